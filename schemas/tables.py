@@ -1,0 +1,288 @@
+"""One Arrow schema a table. Units, shapes and allowed ranges live in the field metadata.
+
+Label arrays are fixed-size lists here; Delta stores them as plain lists, so `schemas.validate` checks
+the lengths before every commit. Columns are non-null unless a field says otherwise, and what could not
+be measured is NULL, never NaN.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from schemas.caption_attributes import CAPTION_ATTRIBUTES
+from schemas.coco import N_KEYPOINTS
+from schemas.smplx_params import GENDERS, N_JOINTS, N_MARKERS, SMPLX_PARAMS
+
+_UTC = pa.timestamp("us", "UTC")
+
+
+def field(
+    name: str,
+    kind: pa.DataType,
+    doc: str,
+    *,
+    unit: str = "",
+    null: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+    one_of: tuple[str, ...] = (),
+) -> pa.Field:
+    """A documented column; `low`, `high` (inclusive) and `one_of` are enforced before a commit."""
+    facts = {"doc": doc, "unit": unit, "one_of": "|".join(one_of)}
+    facts |= {"low": "" if low is None else repr(low), "high": "" if high is None else repr(high)}
+    return pa.field(name, kind, nullable=null, metadata={k: v for k, v in facts.items() if v})
+
+
+def floats(name: str, length: int, doc: str, **kwargs) -> pa.Field:
+    """A label array: `length` float32 values."""
+    return field(name, pa.list_(pa.float32(), length), doc, **kwargs)
+
+
+def _id(name: str, doc: str) -> pa.Field:
+    return field(name, pa.int64(), doc)
+
+
+_DIGEST = field(
+    "digest", pa.int64(), "the other 64 bits of the content's hash: tells a collision from a repeat"
+)
+_FINGERPRINT = field("fingerprint", pa.string(), "what computed this row; see the table `fingerprints`")
+_GENDER = field("gender", pa.string(), "body model", one_of=GENDERS)
+_UNITS = {"betas": "std", "expression": "std", "transl": "m"}
+_SMPLX = [floats(k, n, f"SMPL-X {k}", unit=_UNITS.get(k, "rad")) for k, n in SMPLX_PARAMS.items()]
+
+POSES = pa.schema(
+    [
+        _id("pose_id", "hash of source, sequence, frame, gender and parameters"),
+        _DIGEST,
+        field("source", pa.string(), "name of the source in the pipeline file"),
+        field("sequence", pa.string(), "path below the source's folder, without suffix"),
+        field("frame", pa.int64(), "frame in the file as it was recorded", low=0),
+        _GENDER,
+        *_SMPLX,
+    ]
+)
+
+CAPTIONS = pa.schema(
+    [
+        _id("caption_id", "hash of source, key and text"),
+        _DIGEST,
+        field("source", pa.string(), "name of the source in the pipeline file"),
+        field("key", pa.string(), "what the caption belongs to: an image, a frame; pairing by key uses it"),
+        field("text", pa.string(), "the caption"),
+        *(field(a, pa.string(), f"{a} that the caption names", null=True) for a in CAPTION_ATTRIBUTES),
+    ]
+)
+
+SAMPLES = pa.schema(
+    [
+        _id("sample_id", "hash of everything below but the fingerprint"),
+        _DIGEST,
+        _FINGERPRINT,
+        _id("pose_id", "row of `poses`"),
+        _id("caption_id", "row of `captions`"),
+        field("round", pa.int32(), "curriculum round", low=0),
+        field("draw", pa.int32(), "which of the samples of this pose", low=0),
+        field("seed", pa.int64(), "seed of the image, derived from sample_id", low=0),
+        field("prompt", pa.string(), "the text that the generator reads"),
+        floats("betas", 10, "body shape of this sample", unit="std"),
+        field("camera_yaw", pa.float32(), "camera's azimuth about the body's vertical axis", unit="rad"),
+        field("camera_elevation", pa.float32(), "camera's height angle, positive looks down", unit="rad"),
+        field("camera_distance", pa.float32(), "camera to pelvis", unit="m", low=0.1),
+        field("camera_focal", pa.float32(), "focal length before the crop", unit="px", low=1),
+        field(
+            "camera_margin",
+            pa.float32(),
+            "the image is the smallest square around the body grown by this fraction; NULL: no crop",
+            null=True,
+            low=0,
+        ),
+        field("image_height", pa.int32(), "height of the image", unit="px", low=16),
+        field("image_width", pa.int32(), "width of the image", unit="px", low=16),
+    ]
+)
+
+LABEL_COLUMNS = [
+    _GENDER,
+    *_SMPLX,
+    floats("focal", 2, "focal length x, y", unit="px"),
+    floats("princpt", 2, "principal point x, y", unit="px"),
+    field("image_height", pa.int32(), "height of the image", unit="px", low=16),
+    field("image_width", pa.int32(), "width of the image", unit="px", low=16),
+    floats("bbox", 4, "x, y, width, height of the projected surface, clipped to the image", unit="px"),
+    floats("joints_3d", N_JOINTS * 3, "smplx joint order, camera space", unit="m"),
+    floats("joints_2d", N_JOINTS * 2, "smplx joint order, projected", unit="px"),
+    floats("keypoints_2d", N_KEYPOINTS * 2, "COCO's 17 keypoints, projected", unit="px"),
+    field(
+        "keypoints_visible",
+        pa.list_(pa.int8(), N_KEYPOINTS),
+        "0 outside the image, 1 hidden by the body, 2 seen",
+        low=0,
+        high=2,
+    ),
+    floats("markers_3d", N_MARKERS * 3, "surface markers, camera space", unit="m"),
+    floats("markers_2d", N_MARKERS * 2, "surface markers, projected", unit="px"),
+    field("coverage", pa.float32(), "share of the image that the body covers", low=0, high=1),
+    field("control_path", pa.string(), "control image, relative to the lake"),
+    field("control_sha256", pa.string(), "SHA-256 of the control image's bytes"),
+]
+
+LABELS = pa.schema([_id("sample_id", "row of `samples`"), _FINGERPRINT, *LABEL_COLUMNS])
+
+IMAGES = pa.schema(
+    [
+        _id("image_id", "hash of sample_id and fingerprint"),
+        _id("sample_id", "row of `samples`"),
+        _FINGERPRINT,
+        field("image_path", pa.string(), "relative to the lake"),
+        field("image_sha256", pa.string(), "SHA-256 of the file's bytes"),
+        field("image_bytes", pa.int64(), "size of the file", unit="B", low=1),
+        field("image_height", pa.int32(), "height", unit="px", low=1),
+        field("image_width", pa.int32(), "width", unit="px", low=1),
+        field("generator", pa.string(), "name of the generator"),
+        field("seed", pa.int64(), "the seed that was used", low=0),
+        field("steps", pa.int32(), "denoising steps; NULL for a renderer", null=True, low=1),
+        field("guidance_scale", pa.float32(), "NULL for a renderer", null=True),
+        field("status", pa.string(), "how the file came to be", one_of=("generated", "adopted")),
+        field("seconds", pa.float32(), "time to make it; NULL when adopted", unit="s", null=True, low=0),
+    ]
+)
+
+KEYPOINT_METRICS = [
+    field("persons", pa.int32(), "people the detector sees", low=0),
+    field("person_score", pa.float32(), "confidence of the matched person", null=True, low=0, high=1),
+    floats("keypoints", N_KEYPOINTS * 3, "x, y, confidence of the matched person", unit="px", null=True),
+    floats("keypoints_bbox", 4, "x, y, width, height of the matched person", unit="px", null=True),
+    field("oks", pa.float32(), "object keypoint similarity against keypoints_2d", null=True, low=0, high=1),
+]
+
+METRICS_KEYPOINTS = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *KEYPOINT_METRICS])
+
+SELECTIONS = pa.schema(
+    [
+        field("selection", pa.string(), "fingerprint of the policy and of the metric rows it was applied to"),
+        _id("image_id", "row of `images`"),
+        _id("sample_id", "row of `samples`"),
+        field("keep", pa.bool_(), "whether the policy keeps it"),
+        field("rejected_by", pa.string(), "first rule that rejects it; NULL when kept", null=True),
+    ]
+)
+
+DATASET = pa.schema(
+    [
+        _id("image_id", "row of `images`"),
+        _id("sample_id", "row of `samples`"),
+        _id("pose_id", "row of `poses`"),
+        _id("caption_id", "row of `captions`"),
+        field("image_path", pa.string(), "relative to the lake"),
+        field("image_sha256", pa.string(), "SHA-256 of the file's bytes"),
+        field("source", pa.string(), "pose source"),
+        field("sequence", pa.string(), "pose sequence"),
+        field("frame", pa.int64(), "pose frame", low=0),
+        field("caption", pa.string(), "the caption"),
+        field("prompt", pa.string(), "the text that the generator read"),
+        field("round", pa.int32(), "curriculum round", low=0),
+        field("generator", pa.string(), "name of the generator"),
+        field("seed", pa.int64(), "seed of the image", low=0),
+        field("generator_fingerprint", pa.string(), "what made the image"),
+        field("label_fingerprint", pa.string(), "what made the labels"),
+        field("metric_fingerprint", pa.string(), "what measured the image"),
+        *KEYPOINT_METRICS,
+        *LABEL_COLUMNS,
+    ]
+)
+
+RELEASES = pa.schema(
+    [
+        field("release", pa.string(), "semantic version"),
+        field("dataset_version", pa.int64(), "version of the table `dataset`", low=0),
+        field("manifest_path", pa.string(), "relative to the lake"),
+        field("manifest_sha256", pa.string(), "SHA-256 of the manifest's bytes"),
+        field("policy", pa.string(), "name of the policy"),
+        field("selection", pa.string(), "row group of `selections` that was published"),
+        field("rows", pa.int64(), "rows of this release", low=0),
+        field("notes", pa.string(), "the author's words", null=True),
+        field("created_at", _UTC, "when it was published"),
+    ]
+)
+
+SOURCES = pa.schema(
+    [
+        _id("file_id", "hash of source, path and content"),
+        _FINGERPRINT,
+        field("source", pa.string(), "name of the source in the pipeline file"),
+        field("path", pa.string(), "path below the source's folder"),
+        field("sha256", pa.string(), "SHA-256 of the file's bytes"),
+        field("kind", pa.string(), "how it was read"),
+        field("rows", pa.int64(), "rows that went in", low=0),
+        field("rejected", pa.int64(), "rows that were refused", low=0),
+        field("facts", pa.string(), "what reading it found or changed, as JSON"),
+    ]
+)
+
+REJECTED = pa.schema(
+    [
+        _id("file_id", "row of `sources`"),
+        _FINGERPRINT,
+        field("source", pa.string(), "name of the source in the pipeline file"),
+        field("path", pa.string(), "path below the source's folder"),
+        field("row", pa.int64(), "frame or line; NULL: the whole file", null=True, low=0),
+        field("error_code", pa.string(), "stable code"),
+        field("message", pa.string(), "what is wrong with it"),
+    ]
+)
+
+FAILURES = pa.schema(
+    [
+        field("stage", pa.string(), "stage that failed"),
+        _id("row_id", "key of the input row"),
+        _FINGERPRINT,
+        field("status", pa.string(), "what became of the row", one_of=("failed",)),
+        field("attempt", pa.int32(), "first try is 1", low=1),
+        field("error_code", pa.string(), "stable code"),
+        field("message", pa.string(), "what went wrong"),
+        field("failed_at", _UTC, "when"),
+    ]
+)
+
+FINGERPRINTS = pa.schema(
+    [
+        _FINGERPRINT,
+        field("udf", pa.string(), "name of the UDF"),
+        field("ingredients", pa.string(), "name, version, parameters, model digests, upstream, as JSON"),
+        field("software", pa.string(), "package versions of the run that first used it, as JSON"),
+        field("created_at", _UTC, "when it was first used"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table of the lake: its schema, and the columns that no two rows share."""
+
+    schema: pa.Schema
+    key: tuple[str, ...]
+    content: str | None = None
+    """Column that tells a repeat of a row from another row with the same key."""
+
+
+TABLES: Mapping[str, TableSpec] = {
+    "sources": TableSpec(SOURCES, ("file_id", "fingerprint")),
+    "rejected": TableSpec(REJECTED, ("file_id", "fingerprint", "row")),
+    "poses": TableSpec(POSES, ("pose_id",), "digest"),
+    "captions": TableSpec(CAPTIONS, ("caption_id",), "digest"),
+    "samples": TableSpec(SAMPLES, ("sample_id",), "digest"),
+    "labels": TableSpec(LABELS, ("sample_id", "fingerprint")),
+    "images": TableSpec(IMAGES, ("image_id",), "sample_id"),
+    "metrics_keypoints": TableSpec(METRICS_KEYPOINTS, ("image_id", "fingerprint")),
+    "selections": TableSpec(SELECTIONS, ("selection", "image_id")),
+    "dataset": TableSpec(DATASET, ("image_id",)),
+    "releases": TableSpec(RELEASES, ("release",)),
+    "failures": TableSpec(FAILURES, ("stage", "row_id", "fingerprint", "attempt")),
+    "fingerprints": TableSpec(FINGERPRINTS, ("fingerprint",)),
+}
+
+
+def subset(schema: pa.Schema, names: tuple[str, ...]) -> pa.Schema:
+    """The named fields of a schema, in that order."""
+    return pa.schema([schema.field(n) for n in names])

@@ -1,0 +1,78 @@
+"""The shape of everything that is computed on rows."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import pyarrow as pa
+
+from schemas.errors import ModelError
+from schemas.fingerprint import Fingerprint, fingerprint
+
+
+class Files(Protocol):
+    """Bytes at paths relative to the lake. Writing is atomic: a reader sees all of a file or none."""
+
+    def read(self, path: str) -> bytes: ...
+
+    def write(self, path: str, data: bytes) -> None: ...
+
+    def exists(self, path: str) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a UDF may use where it runs: a torch device string and the lake's files."""
+
+    device: str
+    files: Files
+
+
+Rows = pa.Table | dict[str, pa.Table]
+"""What a batch computes: rows for the stage's table, or rows for several tables by name."""
+
+Apply = Callable[[pa.Table], Rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Udf:
+    """A computation on batches of rows: its dataclass fields are all its parameters.
+
+    Class attributes:
+        name, version: raise the version when the answer changes.
+        inputs: columns it reads, the key of its rows first.
+        outputs: columns it writes, the same key first. The stage adds `fingerprint`.
+        batch_rows: rows that one call sees at the most.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    inputs: ClassVar[tuple[str, ...]]
+    outputs: ClassVar[pa.Schema]
+    batch_rows: ClassVar[int] = 64
+
+    def models(self) -> Mapping[str, str]:
+        """Digests of the model files it computes with, by role."""
+        return {}
+
+    def parameters(self) -> Mapping[str, object]:
+        """What shapes the answer. Override to leave out what does not, such as the place of a model file."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def setup(self, worker: Worker) -> Apply:
+        """Loads what it needs, once a worker process, and returns the function that maps batches."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is computed")
+
+    def fingerprint(self, upstream: Mapping[str, str] | None = None) -> Fingerprint:
+        """Covers name, version, parameters, model digests and the fingerprints it builds on."""
+        return fingerprint(self.name, self.version, self.parameters(), self.models(), upstream)
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE2b (128 bits, hex) of a model file's bytes. Raises ModelError when it is missing."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
