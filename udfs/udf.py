@@ -1,6 +1,7 @@
 """The shape of everything that is computed on rows."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -37,7 +38,7 @@ Apply = Callable[[pa.Table], Rows]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Udf:
+class Udf(ABC):
     """A computation on batches of rows: its dataclass fields are all its parameters.
 
     Class attributes:
@@ -61,9 +62,13 @@ class Udf:
         """What shapes the answer. Override to leave out what does not, such as the place of a model file."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    @abstractmethod
     def setup(self, worker: Worker) -> Apply:
-        """Loads what it needs, once a worker process, and returns the function that maps batches."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it is computed")
+        """Loads what it needs, once a worker process, and returns the function that maps batches.
+
+        A row that cannot be computed: raise `schemas.errors.RowError`; the stage then halves the batch
+        until it has found the row, so no UDF keeps books of its own.
+        """
 
     def fingerprint(self, upstream: Mapping[str, str] | None = None) -> Fingerprint:
         """Covers name, version, parameters, model digests and the fingerprints it builds on."""
