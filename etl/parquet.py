@@ -1,0 +1,100 @@
+"""Parquet files as the lake writes them, and what a commit must know of each."""
+
+import json
+import time
+import uuid
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from etl.store import Store
+from schemas.tables import TABLES
+from schemas.validate import validate
+
+ROW_GROUP_ROWS = 5000
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A Parquet file that waits for its commit.
+
+    Attributes:
+        table: the table it belongs to.
+        name: path below the table's folder.
+        size: bytes.
+        rows: number of rows.
+        stats: Delta's statistics as JSON text.
+        modified: milliseconds since 1970.
+    """
+
+    table: str
+    name: str
+    size: int
+    rows: int
+    stats: str
+    modified: int
+
+    def as_dict(self) -> dict[str, str | int]:
+        return asdict(self)
+
+
+def write_parquet(store: Store, table: str, rows: pa.Table) -> DataFile:
+    """Validates rows and writes them under a fresh name. Nothing reads the file before its commit."""
+    rows = validate(table, rows)
+    name = f"part-{uuid.uuid4().hex}.parquet"
+    sink = pa.BufferOutputStream()
+    strings = [f.name for f in rows.schema if pa.types.is_string(f.type)]
+    pq.write_table(
+        rows,
+        sink,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=strings,
+        row_group_size=ROW_GROUP_ROWS,
+    )
+    data = sink.getvalue().to_pybytes()
+    store.write(f"{table}/{name}", data)
+    return DataFile(table, name, len(data), rows.num_rows, _stats(rows), int(time.time() * 1000))
+
+
+def _stats(rows: pa.Table) -> str:
+    """Row count, minima, maxima and NULL counts. Values are finite: `validate` has seen to it."""
+    low: dict[str, object] = {}
+    high: dict[str, object] = {}
+    for f in rows.schema:
+        if pa.types.is_integer(f.type) or pa.types.is_floating(f.type):
+            extremes = pc.min_max(rows.column(f.name)).as_py()
+            if extremes["min"] is not None:
+                low[f.name], high[f.name] = extremes["min"], extremes["max"]
+    nulls = {f.name: rows.column(f.name).null_count for f in rows.schema if not pa.types.is_nested(f.type)}
+    facts = {"numRecords": rows.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls}
+    return json.dumps(facts, allow_nan=False)
+
+
+def open_parquet(store: Store, path: str) -> pq.ParquetFile:
+    """A Parquet file of the lake by its relative path."""
+    return pq.ParquetFile(store.fs.open(store.full(path), "rb"))
+
+
+def read_keys(store: Store, file: DataFile) -> pa.Table:
+    """Key (and content) columns of a file that waits for its commit, after checking the file itself.
+
+    Raises ValueError with what is wrong: missing, cut short, other rows or other columns than described.
+    """
+    spec = TABLES[file.table]
+    path = f"{file.table}/{file.name}"
+    size = store.fs.info(store.full(path))["size"]
+    if size != file.size:
+        raise ValueError(f"{path} has {size} bytes and not {file.size}")
+    with open_parquet(store, path) as parquet:
+        if parquet.metadata.num_rows != file.rows:
+            raise ValueError(f"{path} has {parquet.metadata.num_rows} rows and not {file.rows}")
+        if not parquet.schema_arrow.equals(spec.schema):
+            raise ValueError(f"{path} has other columns than the table {file.table}")
+        stats = json.loads(file.stats)
+        if stats["numRecords"] != file.rows:
+            raise ValueError(f"{path} is described with {stats['numRecords']} rows and has {file.rows}")
+        columns = [*spec.key, *([spec.content] if spec.content else [])]
+        return parquet.read(columns)

@@ -1,0 +1,112 @@
+"""The lake's files: bytes at relative paths below one fsspec URL."""
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from schemas.errors import LakeError
+
+_S3_NAMES = {
+    "key": "AWS_ACCESS_KEY_ID",
+    "secret": "AWS_SECRET_ACCESS_KEY",
+    "token": "AWS_SESSION_TOKEN",
+    "endpoint_url": "AWS_ENDPOINT_URL",
+    "region": "AWS_REGION",
+}
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where a lake is: a folder or any fsspec URL. Picklable, so workers open it too.
+
+    Attributes:
+        url: the root.
+        options: fsspec's storage options, such as `key`, `secret` and `endpoint_url` of s3.
+    """
+
+    url: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, place: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> "Store":
+        """The store at a local path (made absolute) or a URL."""
+        text = os.fspath(place)
+        url = text.rstrip("/") if "://" in text else str(Path(text).expanduser().absolute())
+        return cls(url, dict(options or {}))
+
+    @cached_property
+    def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        return fsspec.core.url_to_fs(self.url, **self.options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url, "options": self.options}
+
+    @property
+    def fs(self) -> fsspec.AbstractFileSystem:
+        return self._opened[0]
+
+    @property
+    def local(self) -> bool:
+        return isinstance(self.fs, LocalFileSystem)
+
+    @property
+    def delta_options(self) -> dict[str, str] | None:
+        """The same credentials under the names that delta-rs knows."""
+        if not self.url.startswith("s3://"):
+            return {k: str(v) for k, v in self.options.items()} or None
+        named = {_S3_NAMES.get(k, k): str(v) for k, v in self.options.items() if not isinstance(v, dict)}
+        named |= {_S3_NAMES.get(k, k): str(v) for k, v in self.options.get("client_kwargs", {}).items()}
+        named.pop("client_kwargs", None)
+        if named.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+            named["AWS_ALLOW_HTTP"] = "true"
+        if named.get("AWS_ENDPOINT_URL"):
+            named.setdefault("AWS_REGION", "us-east-1")
+        return named or None
+
+    def full(self, path: str) -> str:
+        """The file system's own name of a relative path. Raises LakeError when it would leave the lake."""
+        parts = PurePosixPath(path).parts
+        if (
+            not parts
+            or path.startswith("/")
+            or ".." in parts
+            or "\\" in path
+            or "://" in path
+            or "\0" in path
+        ):
+            raise LakeError(f"path {path!r} is not a path below the lake {self.url}")
+        return f"{self._opened[1].rstrip('/')}/{'/'.join(parts)}"
+
+    def uri(self, path: str) -> str:
+        """Address of a relative path for libraries that open URLs themselves."""
+        self.full(path)
+        return f"{self.url}/{path}"
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a file. Raises FileNotFoundError."""
+        return self.fs.cat_file(self.full(path))
+
+    def exists(self, path: str) -> bool:
+        return self.fs.isfile(self.full(path))
+
+    def write(self, path: str, data: bytes) -> None:
+        """Writes all bytes or nothing: a local file is written aside and renamed, an object put whole."""
+        full = self.full(path)
+        if not self.local:
+            self.fs.pipe_file(full, data)
+            return
+        target = Path(full)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            aside.write_bytes(data)
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)

@@ -1,0 +1,285 @@
+"""One Delta table of the lake: read it, and commit files to it with the checks that Delta does not make."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as pads
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.transaction import AddAction
+
+from etl.parquet import DataFile, open_parquet, read_keys, write_parquet
+from etl.store import Store
+from schemas.errors import ConflictError, LakeError
+from schemas.ids import hex_id
+from schemas.tables import TABLES, TableSpec
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
+
+_FOREVER = "interval 36500 days"
+_CONFIGURATION = {
+    # Every version stays readable: delta-rs would otherwise drop old log entries at checkpoints.
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": _FOREVER,
+    "delta.deletedFileRetentionDuration": _FOREVER,
+    "delta.checkpointInterval": "20",
+}
+_WRITER = "posedreamer"
+"""One application id a table: two commits made from the same version conflict, so that the loser checks
+for duplicate rows again. Delta alone would accept both."""
+
+_ATTEMPTS = 50
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a commit did. `version` is None when every row was there already."""
+
+    version: int | None
+    rows: int
+    repeated: int
+
+
+@dataclass
+class _Keys:
+    """Sorted 64-bit keys of the rows already in a table, read once a file, with their content."""
+
+    seen: set[str] = field(default_factory=set)
+    keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    contents: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def add(self, files: Sequence[str], keys: np.ndarray, contents: np.ndarray) -> None:
+        self.seen.update(files)
+        keys = np.concatenate([self.keys, keys])
+        order = np.argsort(keys, kind="stable")
+        self.keys = keys[order]
+        self.contents = np.concatenate([self.contents, contents])[order]
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Position of each key, -1 where it is new."""
+        at = np.searchsorted(self.keys, keys)
+        found = np.flatnonzero(at < len(self.keys))
+        hit = np.full(len(keys), -1)
+        match = self.keys[at[found]] == keys[found]
+        hit[found[match]] = at[found[match]]
+        return hit
+
+
+class LakeTable:
+    """A table by name. Opening it does no I/O; it is created by its first commit."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        if name not in TABLES:
+            raise LakeError(f"no table is called {name!r}; there are {', '.join(TABLES)}")
+        self.store = store
+        self.name = name
+        self._keys = _Keys()
+
+    @property
+    def spec(self) -> TableSpec:
+        return TABLES[self.name]
+
+    @cached_property
+    def uri(self) -> str:
+        return self.store.uri(self.name)
+
+    def exists(self) -> bool:
+        return DeltaTable.is_deltatable(self.uri, self.store.delta_options)
+
+    def delta(self, version: int | None = None) -> DeltaTable:
+        """The deltalake object. Raises LakeError when the table or the version is not there."""
+        try:
+            return DeltaTable(self.uri, version=version, storage_options=self.store.delta_options)
+        except TableNotFoundError as error:
+            raise LakeError(f"the lake {self.store.url} has no table {self.name} yet") from error
+        except Exception as error:
+            if version is None:
+                raise
+            raise LakeError(f"table {self.name} has no version {version}: {error}") from error
+
+    def version(self) -> int | None:
+        """Newest version; None before the first commit."""
+        return self.delta().version() if self.exists() else None
+
+    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Commits, newest first; what a commit was annotated with stands at the top level."""
+        return self.delta().history(limit) if self.exists() else []
+
+    def files(self, version: int | None = None) -> list[str]:
+        """Paths of the version's Parquet files, relative to the lake, in a stable order."""
+        if version is None and not self.exists():
+            return []
+        return _files(self.delta(version), self.name)
+
+    def dataset(self, version: int | None = None) -> pads.Dataset:
+        """A pyarrow dataset with our schema, so that label arrays are fixed-size lists; lazy."""
+        schema = self.spec.schema
+        if version is None and not self.exists():
+            return pads.dataset(schema.empty_table())
+        return self.delta(version).to_pyarrow_dataset(schema=schema)
+
+    def read(
+        self,
+        columns: Sequence[str] | None = None,
+        where: pads.Expression | None = None,
+        version: int | None = None,
+    ) -> pa.Table:
+        """Rows as an Arrow table; columns and condition are pushed down to the files."""
+        names = list(self.spec.schema.names if columns is None else columns)
+        unknown = [n for n in names if n not in self.spec.schema.names]
+        if unknown:
+            raise LakeError(f"table {self.name} has no columns {unknown}; it has {self.spec.schema.names}")
+        return self.dataset(version).to_table(columns=names, filter=where)
+
+    def to_pandas(
+        self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
+    ) -> pd.DataFrame:
+        return self.read(columns, where).to_pandas()
+
+    def dask(self, columns: Sequence[str] | None = None, version: int | None = None) -> "dd.DataFrame":
+        """A Dask dataframe of one version with a partition a file, in Arrow dtypes."""
+        import dask.dataframe as dd
+
+        names = list(self.spec.schema.names if columns is None else columns)
+        empty = pa.schema([self.spec.schema.field(n) for n in names]).empty_table()
+        meta = empty.to_pandas(types_mapper=pd.ArrowDtype)
+        files = self.files(version)
+        if not files:
+            return dd.from_pandas(meta, npartitions=1)
+        return dd.from_map(_read_file, files, store=self.store, columns=names, meta=meta)
+
+    def write(self, rows: pa.Table) -> DataFile:
+        """Writes rows to a new file that waits for `commit`."""
+        return write_parquet(self.store, self.name, rows)
+
+    def append(self, rows: pa.Table, note: Mapping[str, str] | None = None) -> Commit:
+        """Writes and commits a few rows; rows that are there already are left out."""
+        return self.commit([self.write(rows)], note) if rows.num_rows else Commit(None, 0, 0)
+
+    def commit(self, files: Sequence[DataFile], note: Mapping[str, str] | None = None) -> Commit:
+        """Makes the files part of the table in one version.
+
+        Every file is checked first: it is there with the described size, rows and columns. Rows whose key
+        is in the table already are left out when they are the same row. Raises LakeError for a damaged
+        file or a key that stands for two different rows; then nothing is committed.
+        """
+        for _ in range(_ATTEMPTS):
+            delta = self._open_or_create()
+            self._refresh_keys(delta)
+            kept, repeated = self._without_repeats(files)
+            if not kept:
+                return Commit(None, 0, repeated)
+            number = (delta.transaction_version(_WRITER) or 0) + 1
+            properties = CommitProperties(
+                custom_metadata={"posedreamer.rows": str(sum(f.rows for f in kept)), **(note or {})},
+                app_transactions=[Transaction(_WRITER, number)],
+                max_commit_retries=100,
+            )
+            actions = [AddAction(f.name, f.size, {}, f.modified, True, f.stats) for f in kept]
+            with contextlib.suppress(CommitFailedError):
+                delta.create_write_transaction(
+                    actions,
+                    mode="append",
+                    schema=Schema.from_arrow(self.spec.schema),
+                    commit_properties=properties,
+                )
+                delta.update_incremental()
+                return Commit(delta.version(), sum(f.rows for f in kept), repeated)
+        raise ConflictError(
+            f"table {self.name}: {_ATTEMPTS} commits in a row met another writer; run it again"
+        )
+
+    def _open_or_create(self) -> DeltaTable:
+        return DeltaTable.create(
+            self.uri,
+            Schema.from_arrow(self.spec.schema),
+            mode="ignore",
+            configuration=_CONFIGURATION,
+            storage_options=self.store.delta_options,
+        )
+
+    def _refresh_keys(self, delta: DeltaTable) -> None:
+        fresh = [f for f in _files(delta, self.name) if f not in self._keys.seen]
+        parts = []
+        for path in fresh:
+            with open_parquet(self.store, path) as parquet:
+                parts.append(self._keyed(parquet.read(self._key_columns)))
+        if parts:
+            self._keys.add(fresh, *(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    @property
+    def _key_columns(self) -> list[str]:
+        return [*self.spec.key, *([self.spec.content] if self.spec.content else [])]
+
+    def _keyed(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) uint64 keys and (N,) int64 contents (zeros where the table has none)."""
+        contents = np.zeros(rows.num_rows, np.int64)
+        if self.spec.content:
+            contents = rows.column(self.spec.content).to_numpy()
+        return row_keys(rows.select(list(self.spec.key))), contents
+
+    def _without_repeats(self, files: Sequence[DataFile]) -> tuple[list[DataFile], int]:
+        """The files less the rows that the table or an earlier file has; a file is rewritten if need be."""
+        kept: list[DataFile] = []
+        repeated = 0
+        new = _Keys()
+        for file in files:
+            try:
+                rows = read_keys(self.store, file)
+            except (OSError, ValueError, pa.ArrowInvalid) as error:
+                raise LakeError(f"table {self.name}: nothing was committed: {error}") from error
+            keys, contents = self._keyed(rows)
+            _, first = np.unique(keys, return_index=True)
+            known = np.ones(len(keys), bool)
+            known[first] = False
+            within = _Keys()
+            within.add([], keys[first], contents[first])
+            for before in (self._keys, new, within):
+                at = before.find(keys)
+                hit = np.flatnonzero(at >= 0)
+                clash = hit[before.contents[at[hit]] != contents[hit]]
+                if len(clash):
+                    key = rows.column(self.spec.key[0])[int(clash[0])].as_py()
+                    shown = hex_id(key) if isinstance(key, int) else key
+                    raise LakeError(
+                        f"table {self.name}: nothing was committed: {self.spec.key[0]} {key} ({shown}) "
+                        "stands for two different rows, a collision of identities"
+                    )
+                if before is not within:
+                    known[hit] = True
+            repeated += int(known.sum())
+            if known.any():
+                if known.all():
+                    continue
+                with open_parquet(self.store, f"{self.name}/{file.name}") as parquet:
+                    file = self.write(parquet.read().filter(pa.array(~known)))
+                keys, contents = keys[~known], contents[~known]
+            new.add([], keys, contents)
+            kept.append(file)
+        return kept, repeated
+
+
+def row_keys(columns: pa.Table) -> np.ndarray:
+    """(N,) uint64: an id as it is, or a 64-bit hash over several columns."""
+    if columns.num_columns == 1 and pa.types.is_int64(columns.column(0).type):
+        return columns.column(0).to_numpy().view(np.uint64)
+    frame = columns.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int64Dtype()}.get)
+    return pd.util.hash_pandas_object(frame, index=False).to_numpy(np.uint64)
+
+
+def _files(delta: DeltaTable, table: str) -> list[str]:
+    names: Iterator[str] = (os.path.basename(uri) for uri in delta.file_uris())  # noqa: PTH119 (a URI)
+    return [f"{table}/{name}" for name in sorted(names)]
+
+
+def _read_file(path: str, store: Store, columns: list[str]) -> pd.DataFrame:
+    with open_parquet(store, path) as parquet:
+        return parquet.read(columns).to_pandas(types_mapper=pd.ArrowDtype)
