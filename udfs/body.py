@@ -269,7 +269,8 @@ def _smplx_layer(data: Mapping[str, np.ndarray], device: str) -> Any:
     directions[..., _SHAPE_SPACE : _SHAPE_SPACE + _EXPRESSION] = data["shapedirs"][..., _BETAS:]
     with tempfile.TemporaryDirectory(prefix="posedreamer-") as folder:
         copy = Path(folder) / "body.npz"
-        np.savez(copy, **{**data, "shapedirs": directions})
+        arrays: dict[str, Any] = {**data, "shapedirs": directions}
+        np.savez(copy, **arrays)
         layer = smplx.create(
             str(copy),
             model_type="smplx",

@@ -30,7 +30,7 @@ class Fragments:
 
     Attributes:
         face: (B, H, W) int32, -1 where the background shows.
-        bary: (B, H, W, 3) float32, weights of the triangle's corners, perspective-correct; 0 in the background.
+        bary: (B, H, W, 3) float32, perspective-correct weights of the corners; 0 in the background.
         depth: (B, H, W) float32, metres along the camera's axis; infinite in the background.
     """
 
@@ -235,7 +235,8 @@ def rasterize_torch(
     low, extent = low[keep].long(), (high - low + 1)[keep].long()
     tri, weight = tri[keep], weight[keep]
     counts = extent.prod(1)
-    ends = counts.cumsum(0).cpu().numpy()
+    firsts = counts.cumsum(0) - counts
+    ends = (firsts + counts).cpu().numpy()
 
     best = torch.zeros(frames * height * width, dtype=torch.int64, device=device)
     start = 0
@@ -243,11 +244,7 @@ def rasterize_torch(
         done = ends[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, done + _PAIRS, side="right")))
         part = torch.arange(start, stop, device=device).repeat_interleave(counts[start:stop])
-        offset = (
-            torch.arange(len(part), device=device)
-            - (counts[:stop].cumsum(0) - counts[:stop])[part]
-            + int(done)
-        )
+        offset = torch.arange(len(part), device=device) - (firsts[part] - int(done))
         column = low[part, 0] + offset % extent[part, 0]
         row = low[part, 1] + offset // extent[part, 0]
         edges = _edges(tri[part], torch.stack([column, row], 1) + 0.5)
