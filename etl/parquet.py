@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 from dataclasses import asdict, dataclass
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -60,17 +61,34 @@ def write_parquet(store: Store, table: str, rows: pa.Table) -> DataFile:
 
 
 def _stats(rows: pa.Table) -> str:
-    """Row count, minima, maxima and NULL counts. Values are finite: `validate` has seen to it."""
+    """Row count, minima, maxima and NULL counts.
+
+    Every column that is not a list needs both bounds: readers compare with NULL where one is missing, and
+    prune all rows of the file. Values are finite, `validate` has seen to it.
+    """
     low: dict[str, object] = {}
     high: dict[str, object] = {}
-    for f in rows.schema:
-        if pa.types.is_integer(f.type) or pa.types.is_floating(f.type):
-            extremes = pc.min_max(rows.column(f.name)).as_py()
-            if extremes["min"] is not None:
-                low[f.name], high[f.name] = extremes["min"], extremes["max"]
-    nulls = {f.name: rows.column(f.name).null_count for f in rows.schema if not pa.types.is_nested(f.type)}
+    flat = [f.name for f in rows.schema if not pa.types.is_nested(f.type)]
+    for name in flat:
+        extremes = pc.min_max(rows.column(name)).as_py()
+        if extremes["min"] is not None:
+            low[name], high[name] = _bound(extremes["min"], ""), _bound(extremes["max"], _LAST)
+    nulls = {name: rows.column(name).null_count for name in flat}
     facts = {"numRecords": rows.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls}
     return json.dumps(facts, allow_nan=False)
+
+
+_LAST = "\U0010ffff"
+_BOUND_LENGTH = 48
+
+
+def _bound(value: object, after: str) -> object:
+    """A bound as JSON; a long text is cut, and `after` keeps an upper bound above all that begin alike."""
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, str) and len(value) > _BOUND_LENGTH:
+        return value[:_BOUND_LENGTH] + after
+    return value
 
 
 def open_parquet(store: Store, path: str) -> pq.ParquetFile:

@@ -41,6 +41,9 @@ class Store:
         url = text.rstrip("/") if "://" in text else str(Path(text).expanduser().absolute())
         return cls(url, dict(options or {}))
 
+    def __hash__(self) -> int:
+        return hash(self.url)
+
     @cached_property
     def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
         return fsspec.core.url_to_fs(self.url, **self.options)

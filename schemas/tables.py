@@ -208,10 +208,12 @@ RELEASES = pa.schema(
 
 SOURCES = pa.schema(
     [
-        _id("file_id", "hash of source, path and content"),
+        _id("file_id", "hash of source, path, size and time of change"),
         _FINGERPRINT,
         field("source", pa.string(), "name of the source in the pipeline file"),
         field("path", pa.string(), "path below the source's folder"),
+        field("bytes", pa.int64(), "size of the file", unit="B", low=0),
+        field("modified", pa.string(), "time of change, or the object store's entity tag"),
         field("sha256", pa.string(), "SHA-256 of the file's bytes"),
         field("kind", pa.string(), "how it was read"),
         field("rows", pa.int64(), "rows that went in", low=0),

@@ -1,0 +1,163 @@
+"""What a worker does with one partition: apply the UDF in batches, find the rows that fail, write Parquet."""
+
+import errno
+import functools
+import time
+from dataclasses import fields
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from etl.parquet import DataFile, write_parquet
+from etl.store import Store
+from schemas.errors import ModelError, PosedreamerError, StageError
+from schemas.tables import TABLES
+from udfs.udf import Apply, Rows, Udf, Worker
+
+DATA_FILE_COLUMNS = [f.name for f in fields(DataFile)]
+
+OUTCOME = pd.DataFrame(
+    {
+        **{f.name: pd.Series(dtype=object if f.type is str else np.int64) for f in fields(DataFile)},
+        "computed": pd.Series(dtype=np.int64),
+        "failed": pd.Series(dtype=np.int64),
+        "seconds": pd.Series(dtype=np.float64),
+    }
+)
+"""One row a written file; the first row also counts the partition's rows and the UDF's seconds."""
+
+
+def compute(
+    frame: pd.DataFrame, *, stage: str, table: str, udf: Udf, fingerprint: str, store: Store
+) -> pd.DataFrame:
+    """Computes one partition and writes what came out; nothing is visible before the driver's commit."""
+    attempts = frame["_attempt"].to_numpy(np.int32)
+    rows = pa.Table.from_pandas(frame.drop(columns="_attempt"), preserve_index=False)
+    apply = _ready(udf, _device(udf.accelerated), store)
+    results: list[Rows] = []
+    failures: list[tuple[int, Exception]] = []
+    seconds = 0.0
+    for start in range(0, rows.num_rows, udf.batch_rows):
+        batch = rows.slice(start, udf.batch_rows)
+        began = time.perf_counter()
+        failed_before = len(failures)
+        results += _apply(apply, udf, batch, start, failures)
+        seconds += time.perf_counter() - began
+        _stop_if_all_fail(stage, batch.num_rows, failures[failed_before:])
+    tables = _gather(table, results)
+    written = [
+        write_parquet(store, name, _stamped(name, part, fingerprint))
+        for name, part in tables.items()
+        if part.num_rows
+    ]
+    if failures:
+        ids = rows.column(udf.inputs[0]).to_numpy()
+        written.append(write_parquet(store, "failures", _failed(stage, fingerprint, ids, attempts, failures)))
+    outcome = pd.DataFrame([f.as_dict() for f in written] or [{**DataFile("", "", 0, 0, "", 0).as_dict()}])
+    outcome["computed"], outcome["failed"], outcome["seconds"] = 0, 0, 0.0
+    outcome.loc[0, ["computed", "failed", "seconds"]] = [
+        rows.num_rows - len(failures),
+        len(failures),
+        seconds,
+    ]
+    return outcome
+
+
+@functools.lru_cache(maxsize=8)
+def _ready(udf: Udf, device: str, store: Store) -> Apply:
+    """The UDF with its models loaded: once a worker process, not once a partition."""
+    return udf.setup(Worker(device, store))
+
+
+@functools.cache
+def _device(accelerated: bool) -> str:
+    if not accelerated:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _apply(
+    apply: Apply, udf: Udf, batch: pa.Table, offset: int, failures: list[tuple[int, Exception]]
+) -> list[Rows]:
+    """Applies the UDF; halves the batch on an error until the row that causes it is alone."""
+    try:
+        result = apply(batch)
+    except (StageError, ModelError):
+        raise
+    except Exception as error:
+        if batch.num_rows == 1:
+            if _is_out_of_memory(error):
+                raise StageError(f"{udf.name}: not enough memory for a single row: {error}") from error
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise StageError(f"{udf.name}: the lake cannot be written: {error}") from error
+            failures.append((offset, error))
+            return []
+        half = batch.num_rows // 2
+        first = _apply(apply, udf, batch.slice(0, half), offset, failures)
+        return first + _apply(apply, udf, batch.slice(half), offset + half, failures)
+    if not isinstance(result, dict):
+        key = udf.inputs[0]
+        if not result.column(key).equals(batch.column(key)):
+            raise StageError(
+                f"{udf.name} version {udf.version} does not give one row per input row, in order"
+            )
+    return [result]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch is not imported here for the sake of UDFs that do without it.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _stop_if_all_fail(stage: str, rows: int, failures: list[tuple[int, Exception]]) -> None:
+    """A batch in which every row meets the same unforeseen error has met a defect, not bad rows."""
+    kinds = {type(error) for _, error in failures}
+    if 1 < rows == len(failures) and len(kinds) == 1 and not issubclass(kinds.pop(), PosedreamerError):
+        error = failures[0][1]
+        raise StageError(
+            f"stage {stage} stopped: every row of a batch failed with {type(error).__name__}: {error}"
+        ) from error
+
+
+def _gather(own: str, results: list[Rows]) -> dict[str, pa.Table]:
+    """Rows of all batches by table; a bare result belongs to the stage's own table."""
+    parts: dict[str, list[pa.Table]] = {}
+    for result in results:
+        named = result if isinstance(result, dict) else {own: result}
+        for name, rows in named.items():
+            parts.setdefault(name, []).append(rows)
+    return {name: pa.concat_tables(tables) for name, tables in parts.items()}
+
+
+def _stamped(table: str, rows: pa.Table, fingerprint: str) -> pa.Table:
+    if "fingerprint" in TABLES[table].schema.names and "fingerprint" not in rows.column_names:
+        return rows.append_column("fingerprint", pa.repeat(fingerprint, rows.num_rows))
+    return rows
+
+
+def _failed(
+    stage: str,
+    fingerprint: str,
+    ids: np.ndarray,
+    attempts: np.ndarray,
+    failures: list[tuple[int, Exception]],
+) -> pa.Table:
+    at = np.array([position for position, _ in failures])
+    errors = [error for _, error in failures]
+    n = len(at)
+    return pa.table(
+        {
+            "stage": pa.repeat(stage, n),
+            "row_id": ids[at],
+            "fingerprint": pa.repeat(fingerprint, n),
+            "status": pa.repeat("failed", n),
+            "attempt": attempts[at],
+            "error_code": [e.code if isinstance(e, PosedreamerError) else type(e).__name__ for e in errors],
+            "message": [str(e)[:2000] or repr(e) for e in errors],
+            "failed_at": pa.array([datetime.now(UTC)] * n, pa.timestamp("us", "UTC")),
+        }
+    )
