@@ -35,7 +35,7 @@ def compute(
     """Computes one partition and writes what came out; nothing is visible before the driver's commit."""
     attempts = frame["_attempt"].to_numpy(np.int32)
     rows = pa.Table.from_pandas(frame.drop(columns="_attempt"), preserve_index=False)
-    apply = _ready(udf, _device(udf.accelerated), store)
+    apply = _ready(udf, _device(udf.accelerated), store, fingerprint)
     results: list[Rows] = []
     failures: list[tuple[int, Exception]] = []
     seconds = 0.0
@@ -66,9 +66,9 @@ def compute(
 
 
 @functools.lru_cache(maxsize=8)
-def _ready(udf: Udf, device: str, store: Store) -> Apply:
+def _ready(udf: Udf, device: str, store: Store, fingerprint: str) -> Apply:
     """The UDF with its models loaded: once a worker process, not once a partition."""
-    return udf.setup(Worker(device, store))
+    return udf.setup(Worker(device, store, fingerprint))
 
 
 @functools.cache

@@ -25,10 +25,17 @@ class Files(Protocol):
 
 @dataclass(frozen=True)
 class Worker:
-    """What a UDF may use where it runs: a torch device string and the lake's files."""
+    """What a UDF may use where it runs: a torch device, the lake's files, and what its rows are stamped with.
+
+    Attributes:
+        device: torch device string.
+        files: bytes at lake-relative paths.
+        fingerprint: of the stage, upstream included.
+    """
 
     device: str
     files: Files
+    fingerprint: str = ""
 
 
 Rows = pa.Table | dict[str, pa.Table]

@@ -1,0 +1,148 @@
+"""Paints the photograph of every sample and keeps it as a file of the lake."""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.errors import RowError
+from schemas.ids import content_ids, hex_id
+from schemas.tables import IMAGES
+from udfs.generator import Generator
+from udfs.picture import SUFFIX, Format, decode, encode
+from udfs.udf import Apply, Files, Udf, Worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Udf):
+    """Rows of `images` from samples, their labels and captions; the generator says which columns it needs.
+
+    A file is named by its image id, which covers everything that shaped it, and carries that id inside.
+    So an intact file that a crash left without a row is adopted, and any other file is painted over.
+
+    Attributes:
+        generator: what paints.
+        format, quality: how it is encoded; quality is JPEG's, 1 to 95.
+    """
+
+    name = "images"
+    version = 1
+    inputs = ("sample_id", "seed", "image_height", "image_width")
+    outputs = IMAGES
+    accelerated = True
+
+    generator: Generator = field()
+    format: Format = "jpeg"
+    quality: int = 92
+
+    def parameters(self) -> Mapping[str, object]:
+        kind = {"name": self.generator.name, "version": self.generator.version}
+        return {
+            "format": self.format,
+            "quality": self.quality if self.format == "jpeg" else None,
+            "generator": {**kind, **self.generator.parameters()},
+        }
+
+    def models(self) -> Mapping[str, str]:
+        return self.generator.models()
+
+    def setup(self, worker: Worker) -> Apply:
+        paint = self.generator.load(worker)
+        batch_rows = self.generator.batch_rows
+
+        def apply(rows: pa.Table) -> pa.Table:
+            images = _Batch(self, worker, rows)
+            sizes = np.stack([rows.column(c).to_numpy() for c in ("image_height", "image_width")], 1)
+            for height, width in np.unique(sizes, axis=0):
+                same = (sizes == (height, width)).all(1)
+                todo = np.flatnonzero(same & ~images.adopted)
+                for start in range(0, len(todo), batch_rows):
+                    at = todo[start : start + batch_rows]
+                    began = time.perf_counter()
+                    pixels = paint(rows.take(pa.array(at)))
+                    images.keep(at, pixels, (time.perf_counter() - began) / len(at))
+            return images.table()
+
+        return apply
+
+
+class _Batch:
+    """File names and facts of one batch of images."""
+
+    def __init__(self, udf: Images, worker: Worker, rows: pa.Table) -> None:
+        n = rows.num_rows
+        self.udf, self.files, self.rows, self.fingerprint = udf, worker.files, rows, worker.fingerprint
+        self.sizes = np.stack([rows.column(c).to_numpy() for c in ("image_height", "image_width")], 1)
+        self.ids, _ = content_ids("image", [[worker.fingerprint] * n], [rows.column("sample_id").to_numpy()])
+        self.paths = [image_path(int(i), worker.fingerprint, udf.format) for i in self.ids]
+        self.sha256 = [""] * n
+        self.bytes = np.zeros(n, np.int64)
+        self.seconds: list[float | None] = [None] * n
+        self.adopted = np.array([self._adopt(i) for i in range(n)], bool)
+
+    def _adopt(self, i: int) -> bool:
+        """Whether the file is there already, whole and of this very image."""
+        data = _read_if_there(self.files, self.paths[i])
+        if data is None:
+            return False
+        try:
+            pixels, comment = decode(data, self.paths[i])
+        except RowError:
+            return False
+        if comment != _comment(int(self.ids[i])) or pixels.shape[:2] != tuple(self.sizes[i]):
+            return False
+        self._note(i, data)
+        return True
+
+    def keep(self, at: np.ndarray, pixels: np.ndarray, seconds: float) -> None:
+        for i, picture in zip(at, pixels, strict=True):
+            if picture.shape != (*self.sizes[i], 3) or picture.dtype != np.uint8:
+                raise RowError(f"{self.udf.generator.name} painted {picture.shape} {picture.dtype}")
+            data = encode(picture, self.udf.format, self.udf.quality, _comment(int(self.ids[i])))
+            self.files.write(self.paths[i], data)
+            self._note(i, data)
+            self.seconds[i] = seconds
+
+    def _note(self, i: int, data: bytes) -> None:
+        self.sha256[i] = hashlib.sha256(data).hexdigest()
+        self.bytes[i] = len(data)
+
+    def table(self) -> pa.Table:
+        n, generator = len(self.ids), self.udf.generator
+        columns = {
+            "image_id": self.ids,
+            "sample_id": self.rows.column("sample_id"),
+            "fingerprint": pa.repeat(self.fingerprint, n),
+            "image_path": self.paths,
+            "image_sha256": self.sha256,
+            "image_bytes": self.bytes,
+            "image_height": self.sizes[:, 0],
+            "image_width": self.sizes[:, 1],
+            "generator": pa.repeat(generator.name, n),
+            "seed": self.rows.column("seed"),
+            "steps": pa.array([generator.steps] * n, pa.int32()),
+            "guidance_scale": pa.array([generator.guidance_scale] * n, pa.float32()),
+            "status": np.where(self.adopted, "adopted", "generated"),
+            "seconds": pa.array(self.seconds, pa.float32()),
+        }
+        return pa.table(columns)
+
+
+def image_path(image_id: int, fingerprint: str, form: Format) -> str:
+    """Lake-relative path of an image; two hexadecimal digits keep folders small."""
+    name = hex_id(image_id)
+    return f"files/images/{fingerprint}/{name[:2]}/{name}.{SUFFIX[form]}"
+
+
+def _comment(image_id: int) -> str:
+    return f"posedreamer {hex_id(image_id)}"
+
+
+def _read_if_there(files: Files, path: str) -> bytes | None:
+    try:
+        return files.read(path)
+    except FileNotFoundError:
+        return None
