@@ -76,9 +76,8 @@ class _Complaint:
         member = None
         here, last = data, len(detail["loc"]) - 1
         for i, part in enumerate(detail["loc"]):
-            if isinstance(here, dict) and part in here:
-                here = here[part]
-            elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            in_list = isinstance(here, list) and isinstance(part, int) and part < len(here)
+            if in_list or (isinstance(here, dict) and part in here):
                 here = here[part]
             elif not (i == last and detail["type"] == "missing"):
                 member = member or (tuple(path), str(part))
@@ -147,8 +146,9 @@ def _parse(text: str, name: str) -> tuple[Any, dict[Path, int]]:
     """The plain data, and the line (from 1) of every key and item."""
     if len(text) > _MAX_CHARACTERS:
         raise ConfigError(f"{name}: has {len(text)} characters; settings have {_MAX_CHARACTERS} at the most")
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         lines: dict[Path, int] = {(): 1}
         if node is None:
@@ -164,7 +164,8 @@ def _parse(text: str, name: str) -> tuple[Any, dict[Path, int]]:
     except RecursionError as error:
         raise ConfigError(f"{name}: nested too deeply") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _check_node(node: yaml.Node, path: Path, lines: dict[Path, int], name: str, seen: set[int]) -> None:
