@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from etl.parquet import open_parquet
 from etl.store import Store
@@ -62,27 +63,32 @@ class Partition:
 class Located:
     """Ids of a table's rows and their places.
 
+    fingerprints: the computations to look at; None: all, and of rows with the same id the first.
+
     Attributes:
         keys: (N,) int64 ids, in file order.
     """
 
-    def __init__(self, table: LakeTable, key: str, fingerprint: str | None = None) -> None:
+    def __init__(self, table: LakeTable, key: str, fingerprints: Sequence[str] | None = None) -> None:
         self.table = table
         self.files = table.files()
         keys, files, rows = [], [], []
-        columns = [key] if fingerprint is None else [key, "fingerprint"]
+        columns = [key] if fingerprints is None else [key, "fingerprint"]
         for number, path in enumerate(self.files):
             with open_parquet(table.store, path) as parquet:
                 read = parquet.read(columns)
             place = np.arange(read.num_rows)
-            if fingerprint is not None:
-                place = place[(read.column("fingerprint").to_pandas() == fingerprint).to_numpy()]
+            if fingerprints is not None:
+                place = place[pc.is_in(read.column("fingerprint"), pa.array(fingerprints)).to_numpy()]
             keys.append(read.column(key).to_numpy()[place])
             files.append(np.full(len(place), number, np.int32))
             rows.append(place)
         self.keys = np.concatenate([np.empty(0, np.int64), *keys])
         self._file = np.concatenate([np.empty(0, np.int32), *files])
         self._row = np.concatenate([np.empty(0, np.int64), *rows])
+        repeated = pd.Index(self.keys).duplicated()
+        if repeated.any():
+            self.keys, self._file, self._row = (a[~repeated] for a in (self.keys, self._file, self._row))
 
     def find(self, ids: np.ndarray) -> np.ndarray:
         """(M,) position of each id, -1 where the table has none."""

@@ -33,12 +33,12 @@ COMMIT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Join:
-    """Columns of another table for every input row, by its id; `fingerprint` picks one computation."""
+    """Columns of another table for every input row, by its id; `fingerprints` picks the computations."""
 
     table: str
     on: str
     columns: tuple[str, ...]
-    fingerprint: str | None = None
+    fingerprints: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Stage:
         table: where its rows go; other tables it writes are committed before.
         source: name of the input table, or the input rows themselves.
         columns: columns of the input table.
-        source_fingerprint: the input rows to use, where the table holds several computations.
+        source_fingerprints: the input rows to use, where the table holds several computations.
         joins: columns of other tables.
         upstream: fingerprints that the result depends on, by stage name.
         expected: ids to number of output rows that each should have; None: one.
@@ -63,7 +63,7 @@ class Stage:
     table: str
     source: str | pa.Table
     columns: tuple[str, ...] = ()
-    source_fingerprint: str | None = None
+    source_fingerprints: tuple[str, ...] | None = None
     joins: tuple[Join, ...] = ()
     upstream: Mapping[str, str] = field(default_factory=dict)
     expected: Callable[[np.ndarray], np.ndarray] | None = None
@@ -191,8 +191,8 @@ def _input_ids(lake: Lake, stage: Stage) -> np.ndarray:
     if not table.exists():
         return np.empty(0, np.int64)
     where = None
-    if stage.source_fingerprint is not None:
-        where = pc.field("fingerprint") == stage.source_fingerprint
+    if stage.source_fingerprints is not None:
+        where = pc.field("fingerprint").isin(stage.source_fingerprints)
     return table.read([stage.key], where).column(stage.key).to_numpy()
 
 
@@ -215,13 +215,13 @@ def _partitions(lake: Lake, stage: Stage, ids: np.ndarray, attempts: np.ndarray)
         at = pd.Index(stage.source.column(stage.key).to_numpy()).get_indexer(pd.Index(ids))
         cuts = [slice(i, i + stage.partition_rows) for i in range(0, len(ids), stage.partition_rows)]
         return [Partition((), stage.source.take(pa.array(at[cut])), attempts[cut]) for cut in cuts]
-    source = Located(lake.table(stage.source), stage.key, stage.source_fingerprint)
+    source = Located(lake.table(stage.source), stage.key, stage.source_fingerprints)
     positions = source.find(ids)
     order = np.argsort(positions, kind="stable")
     positions, attempts = positions[order], attempts[order]
     joined = []
     for join in stage.joins:
-        there = Located(lake.table(join.table), join.on, join.fingerprint)
+        there = Located(lake.table(join.table), join.on, join.fingerprints)
         wanted = source.keys if join.on == stage.key else source.values(join.on)
         joined.append((there, there.find(wanted[positions]), join.columns))
     # A row whose labels failed has nothing to paint: it waits until they are there.

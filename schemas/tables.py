@@ -215,6 +215,7 @@ SOURCES = pa.schema(
         field("bytes", pa.int64(), "size of the file", unit="B", low=0),
         field("modified", pa.string(), "time of change, or the object store's entity tag"),
         field("sha256", pa.string(), "SHA-256 of the file's bytes"),
+        field("licence", pa.string(), "what the pipeline file says of the source's licence"),
         field("kind", pa.string(), "how it was read"),
         field("rows", pa.int64(), "rows that went in", low=0),
         field("rejected", pa.int64(), "rows that were refused", low=0),
@@ -271,9 +272,11 @@ class TableSpec:
 TABLES: Mapping[str, TableSpec] = {
     "sources": TableSpec(SOURCES, ("file_id", "fingerprint")),
     "rejected": TableSpec(REJECTED, ("file_id", "fingerprint", "row")),
-    "poses": TableSpec(POSES, ("pose_id",), "digest"),
-    "captions": TableSpec(CAPTIONS, ("caption_id",), "digest"),
-    "samples": TableSpec(SAMPLES, ("sample_id",), "digest"),
+    # A pose, caption or sample that two settings yield is one id and two rows, one for each: so a run sees
+    # just what its own settings yield, and what is computed for the id serves both.
+    "poses": TableSpec(POSES.append(_FINGERPRINT), ("pose_id", "fingerprint"), "digest"),
+    "captions": TableSpec(CAPTIONS.append(_FINGERPRINT), ("caption_id", "fingerprint"), "digest"),
+    "samples": TableSpec(SAMPLES, ("sample_id", "fingerprint"), "digest"),
     "labels": TableSpec(LABELS, ("sample_id", "fingerprint")),
     "images": TableSpec(IMAGES, ("image_id",), "sample_id"),
     "metrics_keypoints": TableSpec(METRICS_KEYPOINTS, ("image_id", "fingerprint")),
