@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from schemas.errors import InputError, ModelError
-from schemas.smplx_params import SMPLX_PARAMS
+from schemas.smplx_params import GENDERS, SMPLX_PARAMS
 from udfs.udf import file_digest
 
 N_VERTICES = 10475
@@ -169,8 +169,11 @@ class Body:
 
     @classmethod
     def load(cls, path: Path | None = None, *, device: str = "cpu") -> "Body":
-        """Loads a body file, or the stand-in when path is None. Raises ModelError."""
-        path = body_path(path)
+        """Loads a body file; None is the stand-in; of a folder the first of neutral, female, male.
+
+        Raises ModelError.
+        """
+        path = next(iter(body_files(path).values()))
         digest = file_digest(path) if path.is_file() else ""
         data = read_body_file(path)
         regressor = data["J_regressor"].astype(np.float64)
@@ -226,13 +229,26 @@ class Body:
         return BodyOutput(vertices, joints)
 
 
-def body_path(path: Path | None) -> Path:
-    """The file that a setting means: None is the stand-in, built on first use."""
-    if path is not None:
-        return path
-    from udfs.standin import standin_path
+def body_files(path: Path | None) -> dict[str, Path]:
+    """The body files that a setting means, by gender.
 
-    return standin_path()
+    None is the stand-in, built on first use. A file stands for all rows; it is neutral unless its name
+    says otherwise (SMPLX_FEMALE.npz). A folder has one file or several of SMPLX_NEUTRAL.npz,
+    SMPLX_FEMALE.npz, SMPLX_MALE.npz. Raises ModelError.
+    """
+    if path is None:
+        from udfs.standin import standin_path
+
+        return {"neutral": standin_path()}
+    if path.is_dir():
+        named = {gender: path / f"SMPLX_{gender.upper()}.npz" for gender in GENDERS}
+        found = {gender: file for gender, file in named.items() if file.is_file()}
+        if not found:
+            raise ModelError(f"{path}: none of {', '.join(f.name for f in named.values())} is in this folder")
+        return found
+    name = path.stem.lower()
+    gender = "female" if "female" in name else "male" if "male" in name else "neutral"
+    return {gender: path}
 
 
 def _checked(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -268,7 +284,7 @@ def _smplx_layer(data: Mapping[str, np.ndarray], device: str) -> Any:
     directions[..., :_BETAS] = data["shapedirs"][..., :_BETAS]
     directions[..., _SHAPE_SPACE : _SHAPE_SPACE + _EXPRESSION] = data["shapedirs"][..., _BETAS:]
     with tempfile.TemporaryDirectory(prefix="posedreamer-") as folder:
-        copy = Path(folder) / "body.npz"
+        copy = Path(folder) / "SMPLX_NEUTRAL.npz"  # smplx reads the kind of model off the name
         arrays: dict[str, Any] = {**data, "shapedirs": directions}
         np.savez(copy, **arrays)
         layer = smplx.create(

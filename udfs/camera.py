@@ -60,7 +60,8 @@ def project(points: np.ndarray, focal: np.ndarray, princpt: np.ndarray) -> np.nd
 
 def boxes(pixels: np.ndarray) -> np.ndarray:
     """(B, N, 2) points to (B, 4): x and y of the first and of the last."""
-    return np.concatenate([pixels.min(axis=1), pixels.max(axis=1)], axis=1)
+    x, y = pixels[..., 0], pixels[..., 1]
+    return np.stack([x.min(axis=1), y.min(axis=1), x.max(axis=1), y.max(axis=1)], axis=1)
 
 
 def crop(

@@ -5,14 +5,13 @@ Camera space is OpenCV's (x right, y down, z forward, metres); pixel (i, j) is s
 left out, not clipped: callers who must not lose any check `nearest` first.
 """
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numba
 import numpy as np
+
+from udfs.threads import each
 
 NEAR = 0.05
 """Metres from the camera's centre, along its axis."""
@@ -20,8 +19,9 @@ NEAR = 0.05
 _EDGE = 1e-9
 """Square pixels by which a pixel centre may lie outside an edge: rounding must not open seams."""
 
-_PAIRS = 1 << 22
-"""Pixel-triangle pairs that the CUDA path holds at once: about 0.5 GB."""
+_PIXELS = 1 << 21
+_PAIRS = 1 << 21
+"""Pixel-triangle pairs that the CUDA path holds at once: about 0.3 GB."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def rasterize(
     face = np.empty((frames, height, width), np.int32)
     bary = np.empty((frames, height, width, 3), np.float32)
     depth = np.empty((frames, height, width), np.float32)
-    _each(lambda b: _rasterize_frame(vertices[b], faces, cameras[b], face[b], bary[b], depth[b]), frames)
+    each(lambda b: _rasterize_frame(vertices[b], faces, cameras[b], face[b], bary[b], depth[b]), frames)
     return Fragments(face, bary, depth)
 
 
@@ -78,6 +78,11 @@ def interpolate(fragments: Fragments, faces: np.ndarray, attributes: np.ndarray)
 def paint(fragments: Fragments, faces: np.ndarray, colors: np.ndarray) -> np.ndarray:
     """Vertex colours in [0, 1] as pictures: (V, 3) or (B, V, 3) to (B, H, W, 3) uint8, black background."""
     return _shade(_paint_frame, fragments, faces, colors, np.uint8)
+
+
+def frames_at_once(height: int, width: int) -> int:
+    """How many frames to rasterise in one call: 20 bytes a pixel, few enough for the allocator to reuse."""
+    return max(1, _PIXELS // (height * width))
 
 
 def nearest(vertices: np.ndarray) -> np.ndarray:
@@ -93,22 +98,8 @@ def _shade(
     shared = values.ndim == 2
     out = np.empty((*fragments.face.shape, values.shape[-1]), dtype)
     face, bary = fragments.face, fragments.bary
-    _each(lambda b: kernel(face[b], bary[b], faces, values if shared else values[b], out[b]), len(out))
+    each(lambda b: kernel(face[b], bary[b], faces, values if shared else values[b], out[b]), len(out))
     return out
-
-
-def _each(work: Callable[[int], None], count: int) -> None:
-    """Frames on threads of our own: numba's thread pool may not be entered from several Dask threads.
-
-    OMP_NUM_THREADS is honoured because Dask sets it for its workers.
-    """
-    threads = min(count, int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
-    if threads <= 1:
-        for i in range(count):
-            work(i)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, range(count)))
 
 
 @numba.njit(cache=True, nogil=True)
