@@ -1,5 +1,6 @@
 """Where poses and captions come from: the sources that a pipeline file names."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -81,3 +82,12 @@ class GrammarSource(BaseModel):
     lighting: Probability = 0.8
     camera: Probability = 0.7
     realism: Probability = 0.7
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A row of an input file that was refused: its frame or line (None: the whole file), and why."""
+
+    row: int | None
+    error_code: str
+    message: str

@@ -133,6 +133,8 @@ def grammar_captions(poses: pa.Table, grammar: GrammarSource, plan: Plan) -> pa.
     count = plan.captions_per_pose
     pose_ids = _ints(poses["pose_id"])
     seeds = np.stack([mix(pose_ids, "caption", plan.seed, plan.round, k) for k in range(count)], axis=1)
+    if not len(pose_ids):
+        return CAPTIONS.empty_table()
     made = words.captions(seeds.ravel(), grammar, np.repeat(poses["gender"].to_numpy(), count).tolist())
     key = [f"{hex_id(i)}:{k}" for i in pose_ids for k in range(count)]
     source = [grammar.name] * len(key)
@@ -149,6 +151,8 @@ def make_samples(
     """`draws` samples for each pair of a pose's row and a caption, as rows of SAMPLES without fingerprint."""
     row = np.repeat(row, plan.draws)
     n = len(row)
+    if not n:
+        return _OUTPUTS.empty_table()
     draw = np.tile(np.arange(plan.draws, dtype=np.int32), n // plan.draws)
     pose_id = _ints(poses["pose_id"])[row]
     caption_id = np.repeat(_ints(caption_ids), plan.draws)
