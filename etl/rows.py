@@ -79,7 +79,9 @@ class Located:
                 read = parquet.read(columns)
             place = np.arange(read.num_rows)
             if fingerprints is not None:
-                place = place[pc.is_in(read.column("fingerprint"), pa.array(fingerprints)).to_numpy()]
+                place = place[
+                    pc.is_in(read.column("fingerprint"), pa.array(fingerprints, pa.string())).to_numpy()
+                ]
             keys.append(read.column(key).to_numpy()[place])
             files.append(np.full(len(place), number, np.int32))
             rows.append(place)

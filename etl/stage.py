@@ -22,6 +22,7 @@ from etl.lake import Lake
 from etl.parquet import DataFile
 from etl.rows import Located, Partition
 from etl.store import Store
+from etl.table import computed_by
 from etl.workers import Workers
 from schemas.errors import StageError
 from schemas.fingerprint import Fingerprint
@@ -192,7 +193,7 @@ def _input_ids(lake: Lake, stage: Stage) -> np.ndarray:
         return np.empty(0, np.int64)
     where = None
     if stage.source_fingerprints is not None:
-        where = pc.field("fingerprint").isin(stage.source_fingerprints)
+        where = computed_by(stage.source_fingerprints)
     return table.read([stage.key], where).column(stage.key).to_numpy()
 
 

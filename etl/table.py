@@ -267,6 +267,11 @@ class LakeTable:
         return kept, repeated
 
 
+def computed_by(fingerprints: Sequence[str]) -> pads.Expression:
+    """Condition for `read`: rows of these computations."""
+    return pads.field("fingerprint").isin(pa.array(fingerprints, pa.string()))
+
+
 def row_keys(columns: pa.Table) -> np.ndarray:
     """(N,) uint64: an id as it is, or a 64-bit hash over several columns."""
     if columns.num_columns == 1 and pa.types.is_int64(columns.column(0).type):

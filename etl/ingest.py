@@ -1,0 +1,139 @@
+"""Reads the files of a source into `poses` or `captions`; what is refused is kept in `rejected`."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
+
+import fsspec
+import pyarrow as pa
+
+from schemas.errors import ConfigError, InputError
+from schemas.ids import text_id
+from schemas.source import CaptionSource, PoseSource, Rejection
+from schemas.tables import SOURCES
+from udfs.udf import Apply, Udf, Worker
+
+_SUFFIXES = {
+    "poses": (".npz", ".parquet"),
+    "captions": (".json", ".jsonl", ".csv", ".parquet"),
+}
+
+# What names a source or its place does not change what is read from a file.
+_NO_PARAMETERS = {"path", "licence"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadFiles(Udf):
+    """One row of `sources` a file, and the poses or captions in it.
+
+    A file that is of no use as a whole is one row of `rejected`; a file that cannot be opened fails, and
+    is tried again with `--retry`.
+    """
+
+    name: ClassVar[str] = "read"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[tuple[str, ...]] = ("file_id", "source", "path", "bytes", "modified", "url")
+    outputs: ClassVar[pa.Schema] = SOURCES
+    batch_rows: ClassVar[int] = 1
+
+    source: PoseSource | CaptionSource
+
+    def parameters(self) -> Mapping[str, object]:
+        return self.source.model_dump(exclude=_NO_PARAMETERS)
+
+    def setup(self, worker: Worker) -> Apply:
+        def apply(rows: pa.Table) -> dict[str, pa.Table]:
+            (row,) = rows.to_pylist()
+            fs, name = fsspec.core.url_to_fs(row["url"])
+            return self._read(row, fs.cat_file(name), worker.fingerprint)
+
+        return apply
+
+    def _read(self, row: dict[str, Any], data: bytes, fingerprint: str) -> dict[str, pa.Table]:
+        kind, facts, rejected = "", {}, []
+        tables: dict[str, pa.Table] = {}
+        try:
+            table, content, rejected, kind, facts = self._content(data, row["path"])
+            tables[table] = content
+        except InputError as error:
+            rejected = [Rejection(None, error.code, str(error))]
+        tables["rejected"] = pa.table(
+            {
+                "file_id": pa.array([row["file_id"]] * len(rejected), pa.int64()),
+                "fingerprint": pa.array([fingerprint] * len(rejected), pa.string()),
+                "source": pa.array([row["source"]] * len(rejected), pa.string()),
+                "path": pa.array([row["path"]] * len(rejected), pa.string()),
+                "row": pa.array([r.row for r in rejected], pa.int64()),
+                "error_code": pa.array([r.error_code for r in rejected], pa.string()),
+                "message": pa.array([r.message for r in rejected], pa.string()),
+            }
+        )
+        tables["sources"] = pa.table(
+            {
+                **{k: [row[k]] for k in ("file_id", "source", "path", "bytes", "modified")},
+                "sha256": [hashlib.sha256(data).hexdigest()],
+                "licence": [self.source.licence],
+                "kind": [kind or "unread"],
+                "rows": pa.array(
+                    [sum(t.num_rows for t in (tables.get("poses"), tables.get("captions")) if t)]
+                ),
+                "rejected": [len(rejected)],
+                "facts": [json.dumps(facts, sort_keys=True)],
+            }
+        )
+        return tables
+
+    def _content(
+        self, data: bytes, path: str
+    ) -> tuple[str, pa.Table, Sequence[Rejection], str, Mapping[str, object]]:
+        if isinstance(self.source, PoseSource):
+            from udfs.pose_files import read_pose_file
+
+            poses = read_pose_file(data, path, self.source)
+            return "poses", poses.poses, poses.rejected, poses.kind, poses.facts
+        from udfs.caption_files import read_caption_file
+
+        captions = read_caption_file(data, path, self.source)
+        return "captions", captions.captions, captions.rejected, captions.kind, captions.facts
+
+
+def list_files(source: PoseSource | CaptionSource) -> pa.Table:
+    """The files of a source, sorted by path: the input rows of `ReadFiles`.
+
+    A folder is walked; other suffixes than those of the source's kinds are passed over. Raises ConfigError
+    when there is nothing at the path, or nothing that could be read.
+    """
+    key = "poses" if isinstance(source, PoseSource) else "captions"
+    fs, root = fsspec.core.url_to_fs(source.path)
+    root = root.rstrip("/")
+    try:
+        found = fs.find(root, detail=True)
+    except FileNotFoundError:
+        found = {}
+    single = set(found) == {root}
+    suffixes = _SUFFIXES[key]
+    files = {name: info for name, info in found.items() if single or name.lower().endswith(suffixes)}
+    if not files:
+        raise ConfigError(
+            f"{key} source {source.name}: no {' or '.join(suffixes)} file at {source.path}"
+            if found
+            else f"{key} source {source.name}: there is no {source.path}"
+        )
+    rows = []
+    for name, info in sorted(files.items()):
+        path = PurePosixPath(name).name if single else str(PurePosixPath(name).relative_to(root))
+        modified = str(next((info[k] for k in ("ETag", "etag", "mtime", "LastModified") if k in info), ""))
+        rows.append(
+            {
+                "file_id": text_id("file", source.name, path, info["size"], modified),
+                "source": source.name,
+                "path": path,
+                "bytes": info["size"],
+                "modified": modified,
+                "url": fs.unstrip_protocol(name),
+            }
+        )
+    return pa.Table.from_pylist(rows)

@@ -1,0 +1,123 @@
+"""Runs a pipeline: every stage in turn, then the selection and the release."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from etl.lake import Lake
+from etl.stage import Pending, Progress, Stage, pending, run_stage
+from etl.stages import Stages
+from etl.workers import Workers
+from schemas.errors import LakeError
+from schemas.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What a stage has done and would do.
+
+    Attributes:
+        unit: what its input rows are.
+        done, new, stale, failed: input rows that are there; `failed` are tried again with `--retry`.
+        coming: input rows that the stages before it would add, all of them new or stale.
+        open_ended: files that were never read bring more, nobody knows how many.
+        why_stale: what differs from the last computation.
+    """
+
+    name: str
+    unit: str
+    done: int
+    new: int
+    stale: int
+    failed: int
+    coming: int
+    open_ended: bool
+    why_stale: str
+
+    @property
+    def to_compute(self) -> int:
+        return self.new + self.stale + self.coming
+
+
+def plan_pipeline(pipeline: Pipeline) -> list[StagePlan]:
+    """What `run_pipeline` would compute, and why; computes and writes nothing."""
+    with _lake_to_look_at(pipeline) as lake:
+        return list(_plans(Stages(lake, pipeline)))
+
+
+@contextmanager
+def _lake_to_look_at(pipeline: Pipeline) -> Iterator[Lake]:
+    try:
+        yield Lake(pipeline.lake)
+    except LakeError:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Lake.create(folder)
+
+
+def _plans(stages: Stages) -> Iterator[StagePlan]:
+    unread = False
+    for stage in stages.reading:
+        todo = pending(stages.lake, stage)
+        unread = unread or len(todo.new) + len(todo.stale) > 0
+        yield _plan(stage, "files", todo, 0, False)
+    samples = stages.samples
+    todo = pending(stages.lake, samples)
+    ids = np.concatenate([todo.new, todo.stale])
+    coming = int(samples.expected(ids).sum()) if samples.expected and len(ids) else 0
+    yield _plan(samples, "poses", todo, 0, unread)
+    for stage, unit in ((stages.labels, "samples"), (stages.images, "samples"), (stages.keypoints, "images")):
+        todo = pending(stages.lake, stage)
+        plan = _plan(stage, unit, todo, coming, unread)
+        yield plan
+        # Only the images are the input rows of the next stage; labels and images have the same ones.
+        if stage.name == "images":
+            coming = plan.to_compute
+
+
+def _plan(stage: Stage, unit: str, todo: Pending, coming: int, open_ended: bool) -> StagePlan:
+    counts = len(todo.new), len(todo.stale), len(todo.failed)
+    return StagePlan(stage.name, unit, todo.done, *counts, coming, open_ended, todo.why_stale)
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run did.
+
+    Attributes:
+        stages: rows and seconds of every stage that had something to do.
+        failed: rows that have failed and are not computed, by stage, those of earlier runs too.
+    """
+
+    stages: tuple[Progress, ...]
+    failed: dict[str, int]
+
+    @property
+    def computed(self) -> int:
+        return sum(stage.computed for stage in self.stages)
+
+
+def run_stages(
+    lake: Lake,
+    pipeline: Pipeline,
+    *,
+    retry: bool = False,
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> RunReport:
+    """Computes what every stage lacks, in order. Raises StageError when a stage cannot go on."""
+    stages = Stages(lake, pipeline)
+    reports: list[Progress] = []
+    failed: dict[str, int] = {}
+    with Workers(pipeline.cluster.scheduler, pipeline.cluster.workers) as workers:
+        for stage in stages:
+            if stage.name == "samples" and (path := stages.captions_path):
+                stages.write_captions(path)
+            report = run_stage(lake, stage, workers, retry=retry, watch=watch)
+            if report.total:
+                reports.append(report)
+            left = len(pending(lake, stage).failed)
+            if left:
+                failed[stage.name] = left
+    return RunReport(tuple(reports), failed)

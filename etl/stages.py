@@ -1,0 +1,180 @@
+"""What the stages of a pipeline are: each one's UDF, its input rows, and what it builds on."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from etl.ingest import ReadFiles, list_files
+from etl.lake import Lake
+from etl.stage import Join, Stage
+from etl.table import computed_by
+from schemas.ids import text_hash
+from schemas.pipeline import Pipeline
+from schemas.smplx_params import POSE_PARAMS
+from schemas.source import CaptionSource, GrammarSource
+from udfs.generator import Generator
+
+_CAPTION_COLUMNS = ["caption_id", "key", "text"]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of one pipeline in one lake, made anew for every run: each sees what came before it."""
+
+    lake: Lake
+    pipeline: Pipeline
+
+    def __iter__(self) -> Iterator[Stage]:
+        """In the order in which they run. A stage is built when it is its turn."""
+        yield from self.reading
+        yield self.samples
+        yield self.labels
+        yield self.images
+        yield self.keypoints
+
+    @cached_property
+    def reading(self) -> tuple[Stage, ...]:
+        sources = [*self.pipeline.poses, *self._caption_files]
+        return tuple(
+            Stage(f"read {s.name}", ReadFiles(source=s), "sources", list_files(s), partition_rows=8)
+            for s in sources
+        )
+
+    @property
+    def _caption_files(self) -> list[CaptionSource]:
+        return [c for c in self.pipeline.captions if not isinstance(c, GrammarSource)]
+
+    def _read_with(self, count: slice) -> tuple[str, ...]:
+        return tuple(stage.fingerprint.value for stage in self.reading[count])
+
+    @property
+    def pose_fingerprints(self) -> tuple[str, ...]:
+        return self._read_with(slice(0, len(self.pipeline.poses)))
+
+    @property
+    def caption_fingerprints(self) -> tuple[str, ...]:
+        return self._read_with(slice(len(self.pipeline.poses), None))
+
+    @property
+    def samples(self) -> Stage:
+        from udfs.samples import Samples, expected_samples
+
+        plan = self.pipeline.plan
+        keys = self._captions().column("key").to_pylist()
+
+        def expected(ids: np.ndarray) -> np.ndarray:
+            poses = self.lake.table("poses").read(["pose_id", "sequence", "frame"])
+            known, first = np.unique(poses.column("pose_id").to_numpy(), return_index=True)
+            at = first[np.searchsorted(known, ids)]
+            return expected_samples(poses.take(pa.array(at)), keys, plan)
+
+        udf = Samples(
+            plan=plan,
+            grammar=self.pipeline.grammar if plan.pairing == "grammar" else None,
+            captions_file=self.captions_path,
+        )
+        return Stage(
+            "samples",
+            udf,
+            "samples",
+            "poses",
+            udf.inputs[1:],
+            self.pose_fingerprints,
+            expected=expected,
+            partition_rows=max(self.pipeline.cluster.partition_rows, 1024),
+        )
+
+    @property
+    def captions_path(self) -> str | None:
+        """Where the captions to pair lie, named by what they are; None when the grammar makes them."""
+        if self.pipeline.plan.pairing == "grammar" or not self._caption_files:
+            return None
+        digest = text_hash(self._captions().column("caption_id").to_numpy().tobytes()).hex()
+        return f"files/plan/captions-{digest}.arrow"
+
+    def _captions(self) -> pa.Table:
+        """Captions of this pipeline's files, by id."""
+        table = self.lake.table("captions")
+        return table.read(_CAPTION_COLUMNS, computed_by(self.caption_fingerprints)).sort_by("caption_id")
+
+    def write_captions(self, path: str) -> None:
+        """Puts the captions where the workers that plan samples read them."""
+        sink = io.BytesIO()
+        captions = self._captions()
+        with pa.ipc.new_file(sink, captions.schema) as writer:
+            writer.write_table(captions)
+        self.lake.store.write(path, sink.getvalue())
+
+    @cached_property
+    def labels(self) -> Stage:
+        from udfs.labels import Labels
+
+        model = self.pipeline.body.model
+        cameras = ("yaw", "elevation", "distance", "focal", "margin")
+        columns = ("betas", *(f"camera_{c}" for c in cameras), "image_height", "image_width")
+        return Stage(
+            "labels",
+            Labels(body_file=None if model == "standin" else Path(model)),
+            "labels",
+            "samples",
+            columns,
+            (self.samples.fingerprint.value,),
+            (Join("poses", "pose_id", ("gender", *POSE_PARAMS, "expression")),),
+            partition_rows=self.pipeline.cluster.partition_rows,
+        )
+
+    @cached_property
+    def generator(self) -> Generator:
+        from udfs.shaded import Shaded
+
+        model = self.pipeline.body.model
+        return Shaded(body_file=None if model == "standin" else Path(model))
+
+    @cached_property
+    def images(self) -> Stage:
+        from udfs.images import Images
+
+        settings = self.pipeline.image
+        udf = Images(generator=self.generator, format=settings.format, quality=settings.quality)
+        wanted = set(udf.generator.columns) | set(udf.inputs)
+        own = tuple(c for c in ("seed", "prompt") if c in wanted)
+        of_captions = tuple(c for c in self.lake.table("captions").spec.schema.names if c in wanted)
+        of_labels = tuple(c for c in self.lake.table("labels").spec.schema.names[2:] if c in wanted)
+        return Stage(
+            "images",
+            udf,
+            "images",
+            "samples",
+            own,
+            (self.samples.fingerprint.value,),
+            (
+                Join("labels", "sample_id", of_labels, (self.labels.fingerprint.value,)),
+                Join("captions", "caption_id", of_captions),
+            ),
+            upstream={"labels": self.labels.fingerprint.value},
+            partition_rows=self.pipeline.cluster.partition_rows,
+        )
+
+    @cached_property
+    def keypoints(self) -> Stage:
+        from udfs.keypoints import KeypointMetric
+
+        weights = self.pipeline.metrics.keypoints.weights
+        udf = KeypointMetric(weights=None if weights == "default" else Path(weights))
+        labels = ("keypoints_2d", "keypoints_visible", "bbox")
+        return Stage(
+            "keypoints",
+            udf,
+            "metrics_keypoints",
+            "images",
+            ("image_path", "image_height", "image_width"),
+            (self.images.fingerprint.value,),
+            (Join("labels", "sample_id", labels, (self.labels.fingerprint.value,)),),
+            upstream={"images": self.images.fingerprint.value},
+            partition_rows=self.pipeline.cluster.partition_rows,
+        )
