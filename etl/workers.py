@@ -49,7 +49,7 @@ class Workers:
                 threads_per_worker=1,
                 processes=count > 0,
                 memory_limit=0,
-                dashboard_address=None,
+                dashboard_address=":0",  # any free port: two runs on one machine must not meet
                 silence_logs="ERROR",
             )
         return Client(self._local)

@@ -1,0 +1,110 @@
+"""What the command line shows: progress, tables and errors, through rich."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.progress import TaskID
+
+    from etl.run import StagePlan
+    from etl.stage import Progress
+
+console = Console()
+errors = Console(stderr=True)
+
+
+@contextmanager
+def watching() -> "Iterator[Callable[[Progress], None]]":
+    """Bars for the stages of a run; yields the callback that moves them."""
+    columns = (
+        TextColumn("{task.description:<14}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[red]{task.fields[failures]}"),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Bars(*columns, console=console) as bars:
+
+        def move(now: "Progress") -> None:
+            if now.stage not in tasks:
+                tasks[now.stage] = bars.add_task(now.stage, total=now.total, rate="", failures="")
+            done = now.computed + now.failed
+            rate = f"{done / now.seconds:,.1f}/s" if now.seconds and done else ""
+            failures = f"{now.failed} failed" if now.failed else ""
+            bars.update(tasks[now.stage], completed=done, rate=rate, failures=failures)
+
+        yield move
+
+
+def show_table(title: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table; numbers stand to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for i, name in enumerate(names):
+        number = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+        table.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row))
+    console.print(table)
+
+
+def show_plan(plans: "Sequence[StagePlan]") -> None:
+    """What every stage would compute, and why."""
+    rows = []
+    for plan in plans:
+        more = " and more" if plan.open_ended else ""
+        why = f"stale: {plan.why_stale}" if plan.why_stale else ""
+        if plan.failed:
+            why = "; ".join(filter(None, [why, "failed before: --retry tries again"]))
+        if plan.open_ended:
+            why = "; ".join(filter(None, [why, "files to be read bring more"]))
+        rows.append(
+            (
+                plan.name,
+                plan.unit,
+                plan.done,
+                f"{plan.to_compute:,}{more}",
+                plan.new,
+                plan.stale,
+                plan.failed,
+                plan.coming,
+                why,
+            )
+        )
+    names = (
+        "stage",
+        "rows",
+        "done",
+        "to compute",
+        "new",
+        "stale",
+        "failed before",
+        "from stages before",
+        "why",
+    )
+    show_table("Plan", names, rows)
+    if not any(plan.to_compute or plan.open_ended for plan in plans):
+        console.print("Nothing to compute.")
+
+
+def show_error(message: str) -> None:
+    errors.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.3g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return escape(str(value))
