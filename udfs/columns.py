@@ -1,5 +1,7 @@
 """List columns of Arrow tables as (N, k) arrays, and back."""
 
+import math
+
 import numpy as np
 import pyarrow as pa
 
@@ -29,7 +31,7 @@ def matrix(table: pa.Table, name: str) -> np.ndarray:
 
 def list_column(array: np.ndarray, type: pa.DataType) -> pa.Array:
     """(N, ...) array as a list column of this type; what follows the first axis is flattened."""
-    flat = np.ascontiguousarray(array).reshape(len(array), -1)
+    flat = np.ascontiguousarray(array).reshape(len(array), math.prod(array.shape[1:]))
     values = pa.array(flat.reshape(-1)).cast(type.value_type)
     if pa.types.is_fixed_size_list(type):
         if len(flat) and flat.shape[1] != type.list_size:

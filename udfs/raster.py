@@ -20,6 +20,8 @@ _EDGE = 1e-9
 """Square pixels by which a pixel centre may lie outside an edge: rounding must not open seams."""
 
 _PIXELS = 1 << 21
+"""Pixels rasterised at once: 42 MB."""
+
 _PAIRS = 1 << 21
 """Pixel-triangle pairs that the CUDA path holds at once: about 0.3 GB."""
 
