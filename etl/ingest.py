@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import fsspec
 import pyarrow as pa
@@ -13,7 +13,7 @@ import pyarrow as pa
 from schemas.errors import ConfigError, InputError
 from schemas.ids import text_id
 from schemas.source import CaptionSource, PoseSource, Rejection
-from schemas.tables import SOURCES
+from schemas.tables import SOURCES, TABLES
 from udfs.udf import Apply, Udf, Worker
 
 _SUFFIXES = {
@@ -48,56 +48,62 @@ class ReadFiles(Udf):
         def apply(rows: pa.Table) -> dict[str, pa.Table]:
             (row,) = rows.to_pylist()
             fs, name = fsspec.core.url_to_fs(row["url"])
-            return self._read(row, fs.cat_file(name), worker.fingerprint)
+            return self._read(row, fs.cat_file(name))
 
         return apply
 
-    def _read(self, row: dict[str, Any], data: bytes, fingerprint: str) -> dict[str, pa.Table]:
-        kind, facts, rejected = "", {}, []
-        tables: dict[str, pa.Table] = {}
+    def _read(self, row: dict[str, Any], data: bytes) -> dict[str, pa.Table]:
         try:
-            table, content, rejected, kind, facts = self._content(data, row["path"])
-            tables[table] = content
+            content = self._content(data, row["path"])
         except InputError as error:
-            rejected = [Rejection(None, error.code, str(error))]
-        tables["rejected"] = pa.table(
-            {
-                "file_id": pa.array([row["file_id"]] * len(rejected), pa.int64()),
-                "fingerprint": pa.array([fingerprint] * len(rejected), pa.string()),
-                "source": pa.array([row["source"]] * len(rejected), pa.string()),
-                "path": pa.array([row["path"]] * len(rejected), pa.string()),
-                "row": pa.array([r.row for r in rejected], pa.int64()),
-                "error_code": pa.array([r.error_code for r in rejected], pa.string()),
-                "message": pa.array([r.message for r in rejected], pa.string()),
-            }
-        )
-        tables["sources"] = pa.table(
-            {
-                **{k: [row[k]] for k in ("file_id", "source", "path", "bytes", "modified")},
-                "sha256": [hashlib.sha256(data).hexdigest()],
-                "licence": [self.source.licence],
-                "kind": [kind or "unread"],
-                "rows": pa.array(
-                    [sum(t.num_rows for t in (tables.get("poses"), tables.get("captions")) if t)]
-                ),
-                "rejected": [len(rejected)],
-                "facts": [json.dumps(facts, sort_keys=True)],
-            }
-        )
-        return tables
+            content = _Content("", None, (Rejection(None, error.code, str(error)),), "unread", {})
+        of_file = {k: row[k] for k in ("file_id", "source", "path")}
+        rejected = [
+            {**of_file, "row": r.row, "error_code": r.error_code, "message": r.message}
+            for r in content.rejected
+        ]
+        read = {
+            **of_file,
+            "bytes": row["bytes"],
+            "modified": row["modified"],
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "licence": self.source.licence,
+            "kind": content.kind,
+            "rows": content.rows.num_rows if content.rows is not None else 0,
+            "rejected": len(rejected),
+            "facts": json.dumps(content.facts, sort_keys=True),
+        }
+        tables = {
+            "rejected": pa.Table.from_pylist(rejected, _unstamped("rejected")),
+            "sources": pa.Table.from_pylist([read], _unstamped("sources")),
+        }
+        return tables if content.rows is None else {content.table: content.rows, **tables}
 
-    def _content(
-        self, data: bytes, path: str
-    ) -> tuple[str, pa.Table, Sequence[Rejection], str, Mapping[str, object]]:
+    def _content(self, data: bytes, path: str) -> "_Content":
         if isinstance(self.source, PoseSource):
             from udfs.pose_files import read_pose_file
 
             poses = read_pose_file(data, path, self.source)
-            return "poses", poses.poses, poses.rejected, poses.kind, poses.facts
+            return _Content("poses", poses.poses, poses.rejected, poses.kind, poses.facts)
         from udfs.caption_files import read_caption_file
 
         captions = read_caption_file(data, path, self.source)
-        return "captions", captions.captions, captions.rejected, captions.kind, captions.facts
+        return _Content("captions", captions.captions, captions.rejected, captions.kind, captions.facts)
+
+
+class _Content(NamedTuple):
+    """What a file held; `rows` is None when it is of no use as a whole."""
+
+    table: str
+    rows: pa.Table | None
+    rejected: Sequence[Rejection]
+    kind: str
+    facts: Mapping[str, object]
+
+
+def _unstamped(table: str) -> pa.Schema:
+    """The table's schema without `fingerprint`, which the stage adds."""
+    return pa.schema([f for f in TABLES[table].schema if f.name != "fingerprint"])
 
 
 def list_files(source: PoseSource | CaptionSource) -> pa.Table:

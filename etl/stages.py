@@ -16,7 +16,7 @@ from etl.table import computed_by
 from schemas.ids import text_hash
 from schemas.pipeline import Pipeline
 from schemas.smplx_params import POSE_PARAMS
-from schemas.source import CaptionSource, GrammarSource
+from schemas.source import CaptionSource, GrammarSource, PoseSource
 from udfs.generator import Generator
 
 _CAPTION_COLUMNS = ["caption_id", "key", "text"]
@@ -39,7 +39,7 @@ class Stages:
 
     @cached_property
     def reading(self) -> tuple[Stage, ...]:
-        sources = [*self.pipeline.poses, *self._caption_files]
+        sources: list[PoseSource | CaptionSource] = [*self.pipeline.poses, *self._caption_files]
         return tuple(
             Stage(f"read {s.name}", ReadFiles(source=s), "sources", list_files(s), partition_rows=8)
             for s in sources

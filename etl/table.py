@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from etl.parquet import DataFile, open_parquet, read_keys, write_parquet
 from etl.store import Store
@@ -139,6 +139,12 @@ class LakeTable:
             raise LakeError(f"table {self.name} has no columns {unknown}; it has {self.spec.schema.names}")
         return self.dataset(version).to_table(columns=names, filter=where)
 
+    def count(self) -> int:
+        """Number of rows, from the log alone."""
+        if not self.exists():
+            return 0
+        return sum(pa.table(self.delta().get_add_actions(flatten=True)).column("num_records").to_pylist())
+
     def to_pandas(
         self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
     ) -> pd.DataFrame:
@@ -183,7 +189,9 @@ class LakeTable:
                 app_transactions=[Transaction(_WRITER, number)],
                 max_commit_retries=100,
             )
-            actions = [AddAction(f.name, f.size, {}, f.modified, True, f.stats) for f in kept]
+            actions: list[AddAction | RemoveAction] = [
+                AddAction(f.name, f.size, {}, f.modified, True, f.stats) for f in kept
+            ]
             with contextlib.suppress(CommitFailedError):
                 delta.create_write_transaction(
                     actions,
