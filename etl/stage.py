@@ -261,16 +261,20 @@ def _outcomes(
     gpus = any("GPU" in w["resources"] for w in client.scheduler_info(n_workers=-1)["workers"].values())
     wants = {"GPU": 1} if gpus and stage.udf.accelerated else None
     futures = client.compute(described.to_delayed(), resources=wants)
+    waiting = set(futures)
     try:
         for future in as_completed(futures):
             error = future.exception()
             if error is not None:
+                # What else is finished by now shall be committed before the stage stops.
+                yield from (f.result() for f in waiting if f.status == "finished")
                 if isinstance(error, StageError):
                     raise error
                 raise StageError(
                     f"stage {stage.name} stopped: {type(error).__name__}: {error}. "
                     "What was finished is committed; run it again to go on"
                 ) from error
+            waiting.remove(future)
             yield future.result()
             future.release()
     finally:
