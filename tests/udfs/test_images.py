@@ -1,0 +1,124 @@
+"""Image files: named by what made them, adopted when intact, painted over when not."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from etl.store import Store
+from schemas.errors import RowError
+from udfs.generator import Generator, Paint
+from udfs.images import Images
+from udfs.picture import decode, encode
+from udfs.udf import Worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tinted(Generator):
+    """Noise from the row's seed; counts what it paints."""
+
+    name: ClassVar[str] = "tinted"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[str, ...]] = ("seed", "image_height", "image_width")
+    batch_rows: ClassVar[int] = 3
+
+    tint: int = 0
+
+    def load(self, worker: Worker) -> Paint:
+        def paint(rows: pa.Table) -> np.ndarray:
+            PAINTED.extend(rows.column("seed").to_pylist())
+            size = (rows.column("image_height")[0].as_py(), rows.column("image_width")[0].as_py(), 3)
+            seeds = rows.column("seed").to_pylist()
+            return np.stack(
+                [np.random.default_rng(s).integers(self.tint, 256, size, np.uint8) for s in seeds]
+            )
+
+        return paint
+
+
+PAINTED: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_painted():
+    PAINTED.clear()
+
+
+def _rows(n: int, height: int = 32) -> pa.Table:
+    return pa.table(
+        {
+            "sample_id": np.arange(n, dtype=np.int64),
+            "seed": np.arange(n, dtype=np.int64) + 100,
+            "image_height": np.where(np.arange(n) % 2, height, 48).astype(np.int32),
+            "image_width": np.full(n, 40, np.int32),
+        }
+    )
+
+
+def _run(tmp_path, rows, fingerprint="f", **settings):
+    store = Store.at(tmp_path)
+    return store, Images(generator=Tinted(), **settings).setup(Worker("cpu", store, fingerprint))(rows)
+
+
+def test_rows_describe_their_files(tmp_path):
+    store, out = _run(tmp_path, _rows(7), format="png")
+    for row in out.to_pylist():
+        data = store.read(row["image_path"])
+        assert hashlib.sha256(data).hexdigest() == row["image_sha256"]
+        assert len(data) == row["image_bytes"]
+        pixels, _ = decode(data, "x")
+        assert pixels.shape == (row["image_height"], row["image_width"], 3)
+        expected = np.random.default_rng(row["seed"]).integers(0, 256, pixels.shape, np.uint8)
+        assert (pixels == expected).all()
+    assert sorted(PAINTED) == list(range(100, 107))
+    assert set(out["status"].to_pylist()) == {"generated"}
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png"])
+def test_intact_files_are_adopted_and_others_painted_again(tmp_path, form):
+    store, first = _run(tmp_path, _rows(5), format=form)
+    paths = first["image_path"].to_pylist()
+    whole = store.read(paths[1])
+    store.write(paths[1], whole[: len(whole) // 2])
+    store.write(paths[2], b"")
+    store.write(paths[3], store.read(paths[1]))
+    other = np.zeros((48, 40, 3), np.uint8)
+    store.write(paths[4], encode(other, form, comment="another image"))
+    PAINTED.clear()
+
+    _, again = _run(tmp_path, _rows(5), format=form)
+    assert sorted(PAINTED) == [101, 102, 103, 104]
+    assert again["status"].to_pylist() == ["adopted", *["generated"] * 4]
+    assert again["seconds"].to_pylist()[0] is None
+    assert again["image_sha256"] == first["image_sha256"], "painting again gives the same bytes"
+
+
+def test_another_fingerprint_is_another_file(tmp_path):
+    _, a = _run(tmp_path, _rows(3), "a")
+    _, b = _run(tmp_path, _rows(3), "b")
+    assert set(a["image_path"].to_pylist()).isdisjoint(b["image_path"].to_pylist())
+    assert set(a["image_id"].to_pylist()).isdisjoint(b["image_id"].to_pylist())
+
+
+def test_every_setting_of_the_generator_shapes_the_fingerprint():
+    base = Images(generator=Tinted())
+    values = {
+        udf.fingerprint({"labels": "x"}).value
+        for udf in (base, Images(generator=Tinted(tint=1)), Images(generator=Tinted(), quality=80))
+    } | {
+        base.fingerprint({"labels": "y"}).value,
+        Images(generator=Tinted(), format="png").fingerprint().value,
+    }
+    assert len(values) == 5
+
+
+def test_hostile_and_damaged_pictures_are_refused():
+    data = encode(np.zeros((16, 16, 3), np.uint8), "png")
+    header = bytearray(data)
+    header[16:24] = (60_000).to_bytes(4, "big") * 2
+    for bad in (b"", b"GIF89a", data[:40], bytes(header)):
+        with pytest.raises(RowError, match=r"some/where\.png"):
+            decode(bad, "some/where.png")
