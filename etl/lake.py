@@ -53,6 +53,11 @@ class Lake:
             store.write(_MARKER, json.dumps({"format": FORMAT, "software": "posedreamer"}).encode())
         return cls(place, options)
 
+    @staticmethod
+    def is_at(place: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> bool:
+        """Whether there is a lake at the place."""
+        return Store.at(place, options).exists(_MARKER)
+
     @property
     def url(self) -> str:
         return self.store.url

@@ -11,7 +11,6 @@ from etl.lake import Lake
 from etl.stage import Pending, Progress, Stage, pending, run_stage
 from etl.stages import Stages
 from etl.workers import Workers
-from schemas.errors import LakeError
 from schemas.pipeline import Pipeline
 
 
@@ -50,9 +49,9 @@ def plan_pipeline(pipeline: Pipeline) -> list[StagePlan]:
 
 @contextmanager
 def _lake_to_look_at(pipeline: Pipeline) -> Iterator[Lake]:
-    try:
+    if Lake.is_at(pipeline.lake):
         yield Lake(pipeline.lake)
-    except LakeError:
+    else:
         with tempfile.TemporaryDirectory() as folder:
             yield Lake.create(folder)
 
