@@ -134,21 +134,25 @@ def _rasterize_frame(vertices, faces, camera, face, bary, depth):
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         if area == 0.0:
             continue
+        # Along a row every weight is linear: its slope times the column, from a start of its own.
         sign = 1.0 if area > 0.0 else -1.0
         scale = 1.0 / abs(area)
+        slope_a, slope_b, slope_c = sign * (by - cy), sign * (cy - ay), sign * (ay - by)
+        slope = (slope_a * ia + slope_b * ib + slope_c * ic) * scale
+        px = left + 0.5
         for i in range(top, bottom + 1):
             py = i + 0.5
-            for j in range(left, right + 1):
-                px = j + 0.5
-                wa = sign * ((cx - bx) * (py - by) - (cy - by) * (px - bx))
-                wb = sign * ((ax - cx) * (py - cy) - (ay - cy) * (px - cx))
-                wc = sign * ((bx - ax) * (py - ay) - (by - ay) * (px - ax))
-                if wa < -_EDGE or wb < -_EDGE or wc < -_EDGE:
+            wa = sign * ((cx - bx) * (py - by) - (cy - by) * (px - bx))
+            wb = sign * ((ax - cx) * (py - cy) - (ay - cy) * (px - cx))
+            wc = sign * ((bx - ax) * (py - ay) - (by - ay) * (px - ax))
+            near = (wa * ia + wb * ib + wc * ic) * scale
+            for k in range(right - left + 1):
+                if wa + k * slope_a < -_EDGE or wb + k * slope_b < -_EDGE or wc + k * slope_c < -_EDGE:
                     continue
-                near = np.float32((wa * ia + wb * ib + wc * ic) * scale)
-                if near > depth[i, j]:
-                    depth[i, j] = near
-                    face[i, j] = f
+                nearer = np.float32(near + k * slope)
+                if nearer > depth[i, left + k]:
+                    depth[i, left + k] = nearer
+                    face[i, left + k] = f
     for i in range(height):
         for j in range(width):
             f = face[i, j]

@@ -68,7 +68,7 @@ def embree(scene: Scene) -> Draw:
 def pyrender(scene: Scene) -> Draw:
     os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
     if not hasattr(np, "infty"):
-        np.infty = np.inf  # pyrender 0.1.45 was written for NumPy 1
+        np.infty = np.inf  # noqa: NPY201  pyrender 0.1.45 was written for NumPy 1
     import pyrender as library
     import trimesh
 
@@ -154,7 +154,7 @@ def main(count: int) -> None:
         covered = np.mean(first.any(axis=-1) == ours[0].any(axis=-1))
         difference = np.abs(first.astype(int) - ours[0])[first.any(axis=-1) & ours[0].any(axis=-1)].mean()
         print(
-            f"{other.__name__:>14}: {theirs:7.1f} frames/s, {rate / theirs:5.1f} times slower; "
+            f"{other.__name__:>14}: {theirs:7.1f} frames/s, {rate / theirs:5.1f} times as slow; "
             f"agrees on {covered:.2%} of pixels, colours to {difference:.2f}/255"
         )
 
