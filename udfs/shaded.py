@@ -107,6 +107,10 @@ class Layers:
         """(H, W, 3) uint8 RGB."""
         return develop(self.person, self.background, self.film)
 
+    def without_person(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB: the scene with the person's shadow, but nobody in it."""
+        return develop(np.zeros_like(self.person), self.background, self.film)
+
 
 def _paint(rows: pa.Table, models: Mapping[str, Model]) -> np.ndarray:
     height, width = int(rows["image_height"][0].as_py()), int(rows["image_width"][0].as_py())
