@@ -21,7 +21,7 @@ from udfs.npz import MAX_BYTES
 MAX_CHARACTERS = 10_000
 
 # What is no white space and yet not printed: control characters, the marks that reverse the direction of
-# writing, zero-width spaces (not joiners, which Persian and emoji need), private use and halves of surrogate pairs.
+# writing, zero-width spaces (not joiners, which Persian and emoji need), private use, halves of surrogates.
 _UNPRINTED = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ue000-\uf8ff]"
 )
