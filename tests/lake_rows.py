@@ -1,0 +1,59 @@
+"""Valid random rows for any table, made from its schema."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.tables import TABLES
+
+_START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def random_rows(table: str, n: int, seed: int = 0, **given: object) -> pa.Table:
+    """N rows that `schemas.validate` accepts, with keys that differ.
+
+    given: columns to use as they are: a value for all rows, or N values.
+    """
+    rng = np.random.default_rng(seed)
+    columns = []
+    for field in TABLES[table].schema:
+        if field.name in given:
+            value = given[field.name]
+            values = [value] * n if isinstance(value, str | int | float | None) else value
+            columns.append(pa.array(values, field.type))
+        else:
+            columns.append(_column(field, n, rng, field.name in TABLES[table].key))
+    return pa.table(columns, schema=TABLES[table].schema)
+
+
+def _column(field: pa.Field, n: int, rng: np.random.Generator, key: bool) -> pa.Array:
+    facts = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
+    empty = (rng.random(n) < 0.2) if field.nullable and not key else np.zeros(n, bool)
+    if "one_of" in facts:
+        return pa.array(rng.choice(facts["one_of"].split("|"), n), field.type, mask=empty)
+    if pa.types.is_fixed_size_list(field.type):
+        length = field.type.list_size
+        values = _numbers(field.type.value_type, facts, n * length, rng)
+        flat = pa.array(values, field.type.value_type)
+        return pa.FixedSizeListArray.from_arrays(flat, length, mask=pa.array(empty))
+    if pa.types.is_string(field.type):
+        texts = [f"{field.name} {x:08x} é" for x in rng.integers(0, 2**32, n)]
+        return pa.array(texts, field.type, mask=empty)
+    if pa.types.is_boolean(field.type):
+        return pa.array(rng.random(n) < 0.5, mask=empty)
+    if pa.types.is_timestamp(field.type):
+        return pa.array(
+            [_START + timedelta(microseconds=int(x)) for x in rng.integers(0, 2**40, n)], field.type
+        )
+    return pa.array(_numbers(field.type, facts, n, rng), field.type, mask=empty)
+
+
+def _numbers(kind: pa.DataType, facts: dict[str, str], n: int, rng: np.random.Generator) -> np.ndarray:
+    if pa.types.is_floating(kind):
+        low, high = float(facts.get("low", -100)), float(facts.get("high", 100))
+        return rng.uniform(low, high, n).astype(np.float32)
+    bits = kind.bit_width
+    low = int(float(facts["low"])) if "low" in facts else -(2 ** (bits - 1))
+    high = int(float(facts["high"])) if "high" in facts else 2 ** (bits - 1) - 1
+    return rng.integers(low, high, n, dtype=np.int64, endpoint=True)
