@@ -17,6 +17,7 @@ from schemas.ids import text_hash
 from schemas.pipeline import Pipeline
 from schemas.smplx_params import POSE_PARAMS
 from schemas.source import CaptionSource, GrammarSource, PoseSource
+from schemas.tables import CAPTIONS, LABEL_COLUMNS, SAMPLES
 from udfs.generator import Generator
 
 _CAPTION_COLUMNS = ["caption_id", "key", "text"]
@@ -142,9 +143,9 @@ class Stages:
         settings = self.pipeline.image
         udf = Images(generator=self.generator, format=settings.format, quality=settings.quality)
         wanted = set(udf.generator.columns) | set(udf.inputs)
-        own = tuple(c for c in ("seed", "prompt") if c in wanted)
-        of_captions = tuple(c for c in self.lake.table("captions").spec.schema.names if c in wanted)
-        of_labels = tuple(c for c in self.lake.table("labels").spec.schema.names[2:] if c in wanted)
+        of_labels = tuple(f.name for f in LABEL_COLUMNS if f.name in wanted)
+        own = tuple(c for c in SAMPLES.names[1:] if c in wanted and c not in of_labels)
+        of_captions = tuple(c for c in CAPTIONS.names[1:] if c in wanted)
         return Stage(
             "images",
             udf,
