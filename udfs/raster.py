@@ -57,12 +57,12 @@ def rasterize(
         faces: (F, 3) vertex indices.
         focal, princpt: (B, 2), pixels.
         height, width: size of the frames, pixels.
-        device: a torch device string; anything but "cpu" goes through torch.
+        device: a torch device string; "cuda" goes through torch, all others through the CPU.
     """
     vertices = np.ascontiguousarray(vertices, np.float32)
     faces = np.ascontiguousarray(faces, np.int32)
     cameras = np.concatenate([focal, princpt], axis=1).astype(np.float64)
-    if device.split(":")[0] != "cpu":
+    if device.split(":")[0] == "cuda":
         return rasterize_torch(vertices, faces, cameras, height, width, device)
     frames = len(vertices)
     face = np.empty((frames, height, width), np.int32)

@@ -12,8 +12,9 @@ OUTSIDE, HIDDEN, SEEN = 0, 1, 2
 _SURFACE = 0.02
 """Metres for keypoints that lie on the surface (nose, eyes, ears): the folds of skin beside them."""
 
-_SLACK = 1.4
-"""Limbs are not round, and bodies are thicker and thinner than the mean shape."""
+_FLESH = 0.03
+"""Metres on top of a limb's radius: bodies are thicker than the mean shape, limbs are not round, and one
+that points at the camera has more of itself before the joint. A hand or an arm on the joint is thicker."""
 
 _RAYS = 16
 
@@ -30,7 +31,7 @@ def tolerances(body: Body) -> np.ndarray:
     for k, joint in enumerate(SMPLX_INDEX):
         if joint < len(body.joints):
             radius = np.nanmedian(_radii(body, joint, triangles))
-            found[k] = _SLACK * radius if np.isfinite(radius) else 0.1
+            found[k] = radius + _FLESH if np.isfinite(radius) else 0.1
     return found
 
 
