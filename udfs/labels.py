@@ -29,7 +29,7 @@ SMALLEST_CROP = 50.0
 """Pixels before resampling: what is smaller in its image is too far away to be a subject."""
 
 _COMPRESSION = 1
-"""zlib's level: level 6 takes three times as long to save a tenth."""
+"""zlib's level: level 6 takes twice as long to save a quarter."""
 
 _POSE = ("betas", *POSE_PARAMS, "expression")
 
