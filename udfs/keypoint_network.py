@@ -33,7 +33,7 @@ UNIT = 32.0
 
 MAX_PEOPLE = 20
 FORMAT = "posedreamer-keypoints-1"
-_GREY = 114
+GREY = 114
 _WIDTHS = (16, 32, 64, 128, 192)
 
 
@@ -192,7 +192,7 @@ def letterbox(picture: np.ndarray) -> tuple[np.ndarray, float, tuple[int, int]]:
     w, h = max(round(width * scale), 1), max(round(height * scale), 1)
     if (h, w) != (height, width):
         picture = np.asarray(Image.fromarray(picture).resize((w, h), Image.Resampling.BILINEAR))
-    canvas = np.full((SIZE, SIZE, 3), _GREY, np.uint8)
+    canvas = np.full((SIZE, SIZE, 3), GREY, np.uint8)
     x, y = (SIZE - w) // 2, (SIZE - h) // 2
     canvas[y : y + h, x : x + w] = picture
     return canvas, scale, (x, y)

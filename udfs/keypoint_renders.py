@@ -150,7 +150,7 @@ def _make_chunk(
 
 
 def wild_poses(count: int, seed: int) -> dict[str, np.ndarray]:
-    """Poses that no motion passes through: every joint anywhere in most of its range, lying and falling too."""
+    """Poses that no motion passes through: joints anywhere in most of their range, lying and falling too."""
     rng = np.random.default_rng(seed)
     body = rng.normal(0, 0.12, (count, 21, 3))
     reach = rng.choice([0.35, 0.7, 1.0], (count, 1))
@@ -158,7 +158,7 @@ def wild_poses(count: int, seed: int) -> dict[str, np.ndarray]:
     def spread(low: float, high: float) -> np.ndarray:
         return (rng.uniform(low, high, (count, 1)) * reach)[:, 0]
 
-    for left, right, sign in ((0, 1, 1), (3, 4, 1), (15, 16, 1), (17, 18, 1)):
+    for left, right in ((0, 1), (3, 4), (15, 16), (17, 18)):
         for joint, side in ((left, 1), (right, -1)):
             if left == 0:  # hips: forward, aside, turned
                 body[:, joint] += np.stack(
