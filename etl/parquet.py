@@ -41,10 +41,13 @@ class DataFile:
         return asdict(self)
 
 
-def write_parquet(store: Store, table: str, rows: pa.Table) -> DataFile:
-    """Validates rows and writes them under a fresh name. Nothing reads the file before its commit."""
+def write_parquet(store: Store, table: str, rows: pa.Table, place: int | None = None) -> DataFile:
+    """Validates rows and writes them under a fresh name. Nothing reads the file before its commit.
+
+    place: of this file among others, where their order matters: names sort by it.
+    """
     rows = validate(table, rows)
-    name = f"part-{uuid.uuid4().hex}.parquet"
+    name = f"part-{'' if place is None else f'{place:05d}-'}{uuid.uuid4().hex}.parquet"
     sink = pa.BufferOutputStream()
     strings = [f.name for f in rows.schema if pa.types.is_string(f.type)]
     pq.write_table(

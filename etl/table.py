@@ -1,7 +1,8 @@
 """One Delta table of the lake: read it, and commit files to it with the checks that Delta does not make."""
 
-import contextlib
 import os
+import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,7 @@ from etl.store import Store
 from schemas.errors import ConflictError, LakeError
 from schemas.ids import hex_id
 from schemas.tables import TABLES, TableSpec
+from schemas.where import parse_where
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -124,20 +126,27 @@ class LakeTable:
         schema = self.spec.schema
         if version is None and not self.exists():
             return pads.dataset(schema.empty_table())
-        return self.delta(version).to_pyarrow_dataset(schema=schema)
+        found = self.delta(version).to_pyarrow_dataset(schema=schema)
+        # Delta lists files in no order; readers want the same rows in the same order every time.
+        fragments = sorted(found.get_fragments(), key=lambda fragment: fragment.path)
+        return pads.FileSystemDataset(fragments, schema, found.format, found.filesystem)
 
     def read(
         self,
         columns: Sequence[str] | None = None,
-        where: pads.Expression | None = None,
+        where: str | pads.Expression | None = None,
         version: int | None = None,
     ) -> pa.Table:
-        """Rows as an Arrow table; columns and condition are pushed down to the files."""
+        """Rows as an Arrow table; columns and condition are pushed down to the files.
+
+        where: an Arrow expression, or a text such as "oks >= 0.8 and persons == 1".
+        """
         names = list(self.spec.schema.names if columns is None else columns)
         unknown = [n for n in names if n not in self.spec.schema.names]
         if unknown:
             raise LakeError(f"table {self.name} has no columns {unknown}; it has {self.spec.schema.names}")
-        return self.dataset(version).to_table(columns=names, filter=where)
+        condition = parse_where(where, self.spec.schema) if isinstance(where, str) else where
+        return self.dataset(version).to_table(columns=names, filter=condition)
 
     def count(self) -> int:
         """Number of rows, from the log alone."""
@@ -146,7 +155,7 @@ class LakeTable:
         return sum(pa.table(self.delta().get_add_actions(flatten=True)).column("num_records").to_pylist())
 
     def to_pandas(
-        self, columns: Sequence[str] | None = None, where: pads.Expression | None = None
+        self, columns: Sequence[str] | None = None, where: str | pads.Expression | None = None
     ) -> pd.DataFrame:
         return self.read(columns, where).to_pandas()
 
@@ -162,9 +171,9 @@ class LakeTable:
             return dd.from_pandas(meta, npartitions=1)
         return dd.from_map(_read_file, files, store=self.store, columns=names, meta=meta)
 
-    def write(self, rows: pa.Table) -> DataFile:
-        """Writes rows to a new file that waits for `commit`."""
-        return write_parquet(self.store, self.name, rows)
+    def write(self, rows: pa.Table, place: int | None = None) -> DataFile:
+        """Writes rows to a new file that waits for `commit`; readers see files in the order of `place`."""
+        return write_parquet(self.store, self.name, rows, place)
 
     def append(self, rows: pa.Table, note: Mapping[str, str] | None = None) -> Commit:
         """Writes and commits a few rows; rows that are there already are left out."""
@@ -180,28 +189,70 @@ class LakeTable:
         for _ in range(_ATTEMPTS):
             delta = self._open_or_create()
             self._refresh_keys(delta)
-            kept, repeated = self._without_repeats(files)
+            kept, repeated = self._without_repeats(files, self._keys)
             if not kept:
                 return Commit(None, 0, repeated)
-            number = (delta.transaction_version(_WRITER) or 0) + 1
-            properties = CommitProperties(
-                custom_metadata={"posedreamer.rows": str(sum(f.rows for f in kept)), **(note or {})},
-                app_transactions=[Transaction(_WRITER, number)],
-                max_commit_retries=100,
+            version = self._transact(delta, kept, [], note)
+            if version is not None:
+                return Commit(version, sum(f.rows for f in kept), repeated)
+        raise self._busy()
+
+    def replace(self, files: Sequence[DataFile], note: Mapping[str, str] | None = None) -> Commit:
+        """Makes the next version hold the rows of these files and no others; older versions keep theirs.
+
+        Checks as `commit` does. Raises LakeError for a damaged file, for two rows with one key, and when
+        there are no files; then nothing is committed.
+        """
+        if not files:
+            raise LakeError(f"table {self.name}: nothing was committed: no files to replace its rows with")
+        kept, repeated = self._without_repeats(files, _Keys())
+        if repeated:
+            raise LakeError(f"table {self.name}: nothing was committed: {repeated} rows are there twice")
+        for _ in range(_ATTEMPTS):
+            delta = self._open_or_create()
+            replaced = [path.removeprefix(f"{self.name}/") for path in _files(delta, self.name)]
+            version = self._transact(delta, kept, replaced, note)
+            if version is not None:
+                return Commit(version, sum(f.rows for f in kept), 0)
+        raise self._busy()
+
+    def _transact(
+        self,
+        delta: DeltaTable,
+        added: Sequence[DataFile],
+        removed: Sequence[str],
+        note: Mapping[str, str] | None,
+    ) -> int | None:
+        """Commits on top of the version that `delta` has read; None when another writer was first."""
+        mark = uuid.uuid4().hex
+        rows = str(sum(f.rows for f in added))
+        number = (delta.transaction_version(_WRITER) or 0) + 1
+        properties = CommitProperties(
+            custom_metadata={"posedreamer.commit": mark, "posedreamer.rows": rows, **(note or {})},
+            app_transactions=[Transaction(_WRITER, number)],
+            max_commit_retries=100,
+        )
+        now = int(time.time() * 1000)
+        actions: list[AddAction | RemoveAction] = [RemoveAction(name, True, now) for name in removed]
+        actions += [AddAction(f.name, f.size, {}, f.modified, True, f.stats) for f in added]
+        try:
+            delta.create_write_transaction(
+                actions,
+                mode="append",
+                schema=Schema.from_arrow(self.spec.schema),
+                commit_properties=properties,
             )
-            actions: list[AddAction | RemoveAction] = [
-                AddAction(f.name, f.size, {}, f.modified, True, f.stats) for f in kept
-            ]
-            with contextlib.suppress(CommitFailedError):
-                delta.create_write_transaction(
-                    actions,
-                    mode="append",
-                    schema=Schema.from_arrow(self.spec.schema),
-                    commit_properties=properties,
-                )
-                delta.update_incremental()
-                return Commit(delta.version(), sum(f.rows for f in kept), repeated)
-        raise ConflictError(
+        except CommitFailedError:
+            return None
+        # The object does not learn which version it made, and the newest may be another writer's.
+        for limit in (8, None):
+            for commit in self.delta().history(limit):
+                if commit.get("posedreamer.commit") == mark:
+                    return int(commit["version"])
+        raise LakeError(f"table {self.name}: the commit {mark} is not in the table's history")
+
+    def _busy(self) -> ConflictError:
+        return ConflictError(
             f"table {self.name}: {_ATTEMPTS} commits in a row met another writer; run it again"
         )
 
@@ -234,8 +285,8 @@ class LakeTable:
             contents = rows.column(self.spec.content).to_numpy()
         return row_keys(rows.select(list(self.spec.key))), contents
 
-    def _without_repeats(self, files: Sequence[DataFile]) -> tuple[list[DataFile], int]:
-        """The files less the rows that the table or an earlier file has; a file is rewritten if need be."""
+    def _without_repeats(self, files: Sequence[DataFile], there: _Keys) -> tuple[list[DataFile], int]:
+        """The files less the rows that are there or in an earlier file; a file is rewritten if need be."""
         kept: list[DataFile] = []
         repeated = 0
         new = _Keys()
@@ -250,7 +301,7 @@ class LakeTable:
             known[first] = False
             within = _Keys()
             within.add([], keys[first], contents[first])
-            for before in (self._keys, new, within):
+            for before in (there, new, within):
                 at = before.find(keys)
                 hit = np.flatnonzero(at >= 0)
                 clash = hit[before.contents[at[hit]] != contents[hit]]
