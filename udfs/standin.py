@@ -15,24 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from udfs import (
-    standin_landmarks,
-    standin_mesh,
-    standin_shapes,
-    standin_skeleton,
-    standin_surface,
-    standin_weights,
-)
+from schemas.errors import ModelError
 
 VERTEX_COUNT = 10475
-_RECIPE = (
-    standin_landmarks,
-    standin_mesh,
-    standin_shapes,
-    standin_skeleton,
-    standin_surface,
-    standin_weights,
-)
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -52,16 +37,33 @@ def build_standin() -> dict[str, np.ndarray]:
     J_regressor (55, 10475), weights (10475, 55), hands_* and lmk_bary_coords float32; f uint32;
     kintree_table and lmk_faces_idx int64. Metres; deterministic.
     """
-    half = standin_mesh.extract_half(standin_surface.on_grid, standin_surface.grid_axes())
-    half = standin_mesh.simplify_half(*half, standin_surface.spacing, VERTEX_COUNT)
-    half = standin_mesh.relax_half(*half, standin_surface.at_points, standin_surface.spacing, rounds=12)
+    # Here and not at the top: a process that finds the body in the cache loads neither numba nor scipy.
+    from udfs import (
+        standin_correctives,
+        standin_landmarks,
+        standin_mesh,
+        standin_shapes,
+        standin_skeleton,
+        standin_surface,
+        standin_weights,
+    )
+
+    surface, spacing = standin_surface.body_surface(), standin_surface.spacing
+    half = standin_mesh.extract_half(surface.on_grid, standin_surface.grid_axes())
+    half = standin_mesh.simplify_half(*half, spacing, VERTEX_COUNT)
+    half = standin_mesh.relax_half(*half, surface.at_points, spacing, rounds=12)
     vertices, faces, twin = standin_mesh.mirror_half(*half)
+    if len(vertices) != VERTEX_COUNT or len(faces) != 2 * VERTEX_COUNT - 4:
+        raise ModelError(
+            f"stand-in body: {len(vertices)} vertices and {len(faces)} faces came out, a closed body has "
+            f"{VERTEX_COUNT} and {2 * VERTEX_COUNT - 4}; the recipe in udfs/standin_surface.py makes holes"
+        )
 
     weights = standin_weights.skinning_weights(vertices, faces, twin)
     order = standin_landmarks.vertex_order(vertices, weights.argmax(axis=1), twin)
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
-    vertices, weights, faces = vertices[order], weights[order], place[faces]
+    vertices, weights, faces, twin = vertices[order], weights[order], place[faces], place[twin[order]]
 
     normals = vertex_normals(vertices, faces)
     shapes, joint_moves = standin_shapes.shape_directions(vertices, normals, weights)
@@ -73,7 +75,7 @@ def build_standin() -> dict[str, np.ndarray]:
         "v_template": vertices.astype(single),
         "f": faces.astype(np.uint32),
         "shapedirs": np.concatenate([shapes, expressions], axis=2).astype(single),
-        "posedirs": np.zeros((VERTEX_COUNT, 3, 486), dtype=single),
+        "posedirs": standin_correctives.pose_correctives(vertices, weights, twin),
         "J_regressor": regressor.astype(single),
         "weights": weights.astype(single),
         "kintree_table": np.stack([standin_skeleton.PARENTS, np.arange(55)]),
@@ -89,8 +91,7 @@ def build_standin() -> dict[str, np.ndarray]:
 def recipe_digest() -> str:
     """Hex digest of the source code that makes the body: another recipe is another file in the cache."""
     digest = hashlib.blake2b(digest_size=8)
-    for module in (*_RECIPE, None):
-        path = Path(__file__ if module is None else str(module.__file__))
+    for path in sorted(Path(__file__).parent.glob("standin*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -106,23 +107,31 @@ def cache_folder() -> Path:
 
 
 def standin_path() -> Path:
-    """Path of the stand-in body's npz; built on the first call, then taken from the cache.
+    """Path of the stand-in body's npz; built on the first call (seconds), then taken from the cache.
 
-    Several processes may call this at once: each writes its own temporary file and renames it, and all write
-    the same bytes.
+    Several processes may call this at once: each writes a temporary file of its own and renames it, and all
+    write the same bytes. ModelError when the cache folder cannot be written.
     """
-    path = (
-        cache_folder() / f"smplx_standin_{recipe_digest()}.npz"
-    )  # smplx.create reads the model type off the name
+    # smplx.create reads the kind of model off the file's name: it must begin with "smplx_".
+    path = cache_folder() / f"smplx_standin_{recipe_digest()}.npz"
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = build_standin()
-    handle, name = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f"{path.stem}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise ModelError(
+            f"the stand-in body cannot be kept in {path.parent}: {error.strerror}; "
+            "set POSEDREAMER_CACHE to a folder that can be written"
+        ) from error
+    partial = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        Path(name).replace(path)
+            np.savez_compressed(file, **build_standin())  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        partial.chmod(0o644)  # mkstemp's files are private, and a cache may be shared
+        partial.replace(path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
     return path

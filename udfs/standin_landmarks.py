@@ -49,7 +49,7 @@ _INNER_LOWER = ((0.0085, 0.2225), (0.0, 0.2222))
 
 
 def landmark_targets() -> np.ndarray:
-    """(51, 2) float64 frontal positions (x, y) of the landmarks, in iBUG order (the subject's right first)."""
+    """(51, 2) float64 frontal positions (x, y) of the landmarks, in iBUG order, the subject's right first."""
 
     def right(p: tuple[float, float]) -> tuple[float, float]:
         return (-p[0], p[1])

@@ -17,7 +17,7 @@ _HAND = tuple(f"{f}{k}" for f in skeleton.FINGERS for k in (1, 2, 3))
 
 # Per direction: joints -> (growth along the bone, growth across it) for one unit.
 _BONES: tuple[dict[str, tuple[float, float]], ...] = (
-    {name: (0.035, 0.020) for name in ("all",)},  # 0 stature
+    dict.fromkeys(("all",), (0.035, 0.02)),  # 0 stature
     {
         "all": (0.0, 0.012),
         "trunk": (0.0, 0.065),
@@ -135,29 +135,49 @@ def shape_directions(
     return at_vertices, at_joints
 
 
-# Expression spots: centre (mirrored in x), radius, displacement (x outward, y up, z forward) for one unit.
-_FACE: tuple[tuple[tuple[tuple[float, float, float], float, tuple[float, float, float]], ...], ...] = (
-    (((0.0, 0.205, 0.085), 0.014, (0.0, -0.0030, -0.0008)), ((0.0, 0.190, 0.078), 0.016, (0.0, -0.0030, -0.0010))),
-    (((0.023, 0.223, 0.081), 0.010, (0.0022, 0.0020, -0.0010)), ((0.042, 0.250, 0.066), 0.016, (0.0006, 0.0012, 0.0008))),
-    (((0.012, 0.320, 0.092), 0.013, (0.0, 0.0022, 0.0)), ((0.042, 0.320, 0.078), 0.014, (0.0, 0.0022, 0.0))),
-    (((0.0, 0.223, 0.094), 0.012, (0.0, 0.0, 0.0028)), ((0.023, 0.223, 0.082), 0.010, (-0.0024, 0.0, 0.0010))),
-    (((0.042, 0.235, 0.062), 0.016, (0.0022, 0.0, 0.0012)),),
-    (((0.014, 0.318, 0.092), 0.011, (-0.0014, -0.0018, 0.0006)),),
-    (((0.0, 0.231, 0.094), 0.009, (0.0, 0.0018, 0.0)), ((0.010, 0.253, 0.100), 0.008, (0.0010, 0.0008, 0.0))),
-    (((0.023, 0.222, 0.081), 0.010, (0.0004, -0.0022, -0.0002)), ((0.0, 0.214, 0.090), 0.009, (0.0, 0.0008, 0.0004))),
-    (((0.032, 0.310, 0.084), 0.009, (0.0, -0.0014, 0.0004)), ((0.032, 0.284, 0.080), 0.009, (0.0, 0.0012, 0.0004))),
-    (((0.0, 0.194, 0.086), 0.015, (0.0, 0.0, 0.0024)),),
-)  # fmt: skip
+_Spot = tuple[tuple[float, float, float], float, tuple[float, float, float]]
+
+# Spots of the face: centre (mirrored in x), radius, displacement (x outward, y up, z forward) for one unit.
+_FACE: dict[str, tuple[_Spot, ...]] = {
+    "jaw_drop": (
+        ((0.0, 0.205, 0.085), 0.014, (0.0, -0.0030, -0.0008)),
+        ((0.0, 0.190, 0.078), 0.016, (0.0, -0.0030, -0.0010)),
+    ),
+    "smile": (
+        ((0.023, 0.223, 0.081), 0.010, (0.0022, 0.0020, -0.0010)),
+        ((0.042, 0.250, 0.066), 0.016, (0.0006, 0.0012, 0.0008)),
+    ),
+    "brow_raise": (
+        ((0.012, 0.320, 0.092), 0.013, (0.0, 0.0022, 0.0)),
+        ((0.042, 0.320, 0.078), 0.014, (0.0, 0.0022, 0.0)),
+    ),
+    "pout": (
+        ((0.0, 0.223, 0.094), 0.012, (0.0, 0.0, 0.0028)),
+        ((0.023, 0.223, 0.082), 0.010, (-0.0024, 0.0, 0.0010)),
+    ),
+    "cheek_puff": (((0.042, 0.235, 0.062), 0.016, (0.0022, 0.0, 0.0012)),),
+    "frown": (((0.014, 0.318, 0.092), 0.011, (-0.0014, -0.0018, 0.0006)),),
+    "sneer": (
+        ((0.0, 0.231, 0.094), 0.009, (0.0, 0.0018, 0.0)),
+        ((0.010, 0.253, 0.100), 0.008, (0.0010, 0.0008, 0.0)),
+    ),
+    "mouth_corners_down": (
+        ((0.023, 0.222, 0.081), 0.010, (0.0004, -0.0022, -0.0002)),
+        ((0.0, 0.214, 0.090), 0.009, (0.0, 0.0008, 0.0004)),
+    ),
+    "squint": (
+        ((0.032, 0.310, 0.084), 0.009, (0.0, -0.0014, 0.0004)),
+        ((0.032, 0.284, 0.080), 0.009, (0.0, 0.0012, 0.0004)),
+    ),
+    "chin_forward": (((0.0, 0.194, 0.086), 0.015, (0.0, 0.0, 0.0024)),),
+}
 
 
 def expression_directions(points: np.ndarray) -> np.ndarray:
-    """(V, 3, 10) displacements in metres for one unit of each expression coefficient.
-
-    In order: jaw drop, smile, brow raise, pout, cheek puff, frown, sneer, mouth corners down, squint, chin out.
-    """
+    """(V, 3, 10) displacements in metres for one unit of each coefficient, in the order of `_FACE`."""
     out = np.zeros((len(points), 3, 10))
     side = np.sign(points[:, 0])
-    for k, spots in enumerate(_FACE):
+    for k, spots in enumerate(_FACE.values()):
         for center, radius, move in spots:
             d2 = (np.abs(points[:, 0]) - center[0]) ** 2 + ((points[:, 1:] - np.array(center[1:])) ** 2).sum(
                 axis=1

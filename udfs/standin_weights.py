@@ -29,7 +29,7 @@ def _left_shares(points: np.ndarray) -> dict[str, np.ndarray]:
     share["spine1"] = smooth_step(lifted, -0.255, 0.085)
     share["spine2"] = smooth_step(lifted, -0.130, 0.075)
     share["spine3"] = smooth_step(lifted, -0.050, 0.075)
-    share["neck"] = smooth_step(y - 0.75 * np.maximum(x - 0.035, 0.0) + 0.15 * z, 0.112, 0.045)
+    share["neck"] = smooth_step(y - 1.3 * np.maximum(x - 0.035, 0.0) + 0.15 * z, 0.112, 0.045)
     share["head"] = smooth_step(y + 0.55 * z, 0.190, 0.040) * share["neck"]
 
     # Jaw: the sector of the face below the mouth, seen from the hinge.
@@ -37,13 +37,14 @@ def _left_shares(points: np.ndarray) -> dict[str, np.ndarray]:
     angle = np.degrees(np.arctan2(-up, forward))
     reach = np.hypot(up, forward)
     soft = 3.0 + 22.0 * np.clip((0.075 - reach) / 0.05, 0.0, 1.0)
-    lower = np.clip((angle - 27.5 + soft) / (2 * soft), 0.0, 1.0) * smooth_step(-angle, -88.0, 22.0)
+    mouth = np.degrees(np.arctan2(joint["jaw"][1] - 0.2238, np.maximum(forward, 0.060)))
+    lower = np.clip((angle - mouth + soft) / (2 * soft), 0.0, 1.0) * smooth_step(-angle, -88.0, 22.0)
     share["jaw"] = (
         lower * lower * (3 - 2 * lower) * smooth_step(reach, 0.03, 0.02) * share["head"] * (y > 0.1)
     )
     eye = points - joint["left_eye"]
     off_axis = np.degrees(np.arctan2(np.hypot(eye[:, 0], eye[:, 1]), eye[:, 2]))
-    share["left_eye"] = smooth_step(-off_axis, -42.0, 14.0) * (np.linalg.norm(eye, axis=1) < 0.0165)
+    share["left_eye"] = smooth_step(-off_axis, -40.0, 22.0) * (np.linalg.norm(eye, axis=1) < 0.0165)
 
     # Arm. The chest below the armpit stays with the spine.
     above_armpit = smooth_step(y + 0.8 * (x - 0.15), -0.045, 0.045)
@@ -90,7 +91,7 @@ def _finger_shares(points: np.ndarray) -> dict[str, np.ndarray]:
     return share
 
 
-def _limb_only(share: dict[str, np.ndarray], points: np.ndarray) -> None:
+def _limb_only(share: dict[str, np.ndarray]) -> None:
     """A child's share never exceeds its parent's, which also keeps it on its limb."""
     for i, name in enumerate(skeleton.JOINT_NAMES):
         if name in share and skeleton.PARENTS[i] >= 0:
@@ -104,10 +105,9 @@ def skinning_weights(vertices: np.ndarray, faces: np.ndarray, twin: np.ndarray) 
     vertices: (V, 3) metres; faces: (F, 3); twin: (V,) index of every vertex's mirror image.
     """
     count = len(vertices)
-    left = np.abs(vertices[:, 0]) * np.array([1.0])
-    folded = np.column_stack([left, vertices[:, 1:]])
+    folded = np.column_stack([np.abs(vertices[:, 0]), vertices[:, 1:]])
     share = _left_shares(folded)
-    _limb_only(share, folded)
+    _limb_only(share)
     own = np.zeros((count, 55))
     for i, name in enumerate(skeleton.JOINT_NAMES):
         if name in share:
@@ -141,9 +141,9 @@ def _smoothed(weights: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> n
     graph.data[:] = 1.0
     mean = graph.multiply(1.0 / np.asarray(graph.sum(axis=1))).tocsr()
     fine = (np.abs(vertices[:, 0]) > 0.64) | (vertices[:, 1] > 0.19) | (vertices[:, 1] < -1.24)
-    for step in range(6):
+    for step in range(10):
         blurred = 0.5 * weights + 0.5 * (mean @ weights)
-        weights = np.where(fine[:, None] & (step >= 1), weights, blurred)
+        weights = np.where(fine[:, None] & (step >= 2), weights, blurred)
     return weights
 
 
@@ -160,6 +160,7 @@ def joint_regressor(
     joints = skeleton.rest_joints()
     regressor = np.zeros((55, len(vertices)))
     swap = skeleton.mirror_joints()
+    twins = _twins(vertices)
     for j in range(55):
         if skeleton.JOINT_NAMES[j].startswith("right_"):
             continue
@@ -170,25 +171,29 @@ def joint_regressor(
         if subtree.sum() < 12:
             subtree = weights[:, j] > 0.05
         away = np.linalg.norm(vertices - joints[j], axis=1) + np.where(subtree, 0.0, 0.05)
-        chosen = np.sort(np.argsort(away, kind="stable")[:160])
-        if joints[j, 0] == 0.0:
-            chosen = np.unique(np.concatenate([chosen, _twins(vertices, chosen)]))
-        around = vertices[chosen] - joints[j]
-        follow = fields[chosen] - moves[j]
-        system = np.concatenate(
-            [
-                np.full((1, len(chosen)), 1e3),
-                around.T * 1e4,
-                follow.transpose(1, 2, 0).reshape(-1, len(chosen)) * 10.0,
-                np.eye(len(chosen)) * 0.02,
-            ]
-        )
-        target = np.concatenate(
-            [[1e3], np.zeros(len(system) - 1 - len(chosen)), np.full(len(chosen), 0.02 / len(chosen))]
-        )
-        solution, _ = nnls(system, target, maxiter=50 * len(chosen))
-        regressor[j, chosen] = solution / solution.sum()
-    twins = _twins(vertices, np.arange(len(vertices)))
+        nearest = np.argsort(away, kind="stable")
+        for count in (160, 400, 1000):
+            # A joint outside the hull of its ring (the eyes) takes in more of the surface around it.
+            chosen = np.sort(nearest[:count])
+            if joints[j, 0] == 0.0:
+                chosen = np.unique(np.concatenate([chosen, twins[chosen]]))
+            follow = (fields[chosen] - moves[j]).transpose(1, 2, 0).reshape(-1, len(chosen))
+            system = np.concatenate(
+                [
+                    np.full((1, len(chosen)), 1e4),
+                    (vertices[chosen] - joints[j]).T * 1e5,
+                    follow * 100.0,
+                    np.eye(len(chosen)) * 0.5,
+                ]
+            )
+            target = np.zeros(len(system))
+            target[0] = 1e4
+            target[-len(chosen) :] = 0.5 / len(chosen)
+            solution, _ = nnls(system, target, maxiter=50 * len(chosen))
+            solution /= solution.sum()
+            if np.linalg.norm(solution @ vertices[chosen] - joints[j]) < 2e-5:
+                break
+        regressor[j, chosen] = solution
     for j in range(55):
         if skeleton.JOINT_NAMES[j].startswith("right_"):
             regressor[j] = regressor[swap[j]][twins]
@@ -197,8 +202,8 @@ def joint_regressor(
     return regressor
 
 
-def _twins(vertices: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def _twins(vertices: np.ndarray) -> np.ndarray:
+    """(V,) int64: the index of every vertex's mirror image."""
     from scipy.spatial import cKDTree
 
-    mirrored = vertices[chosen] * np.array([-1.0, 1.0, 1.0])
-    return cKDTree(vertices).query(mirrored)[1]
+    return np.asarray(cKDTree(vertices).query(vertices * np.array([-1.0, 1.0, 1.0]))[1])
