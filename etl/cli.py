@@ -1,9 +1,7 @@
 """The `posedreamer` command. Everything heavy is imported by the command that needs it."""
 
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 

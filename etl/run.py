@@ -120,3 +120,13 @@ def run_stages(
             if left:
                 failed[stage.name] = left
     return RunReport(tuple(reports), failed)
+
+
+def failures_by_code(lake: Lake) -> list[tuple[str, str, int, str]]:
+    """Stage, error code, number of rows that failed at least once, and one of the messages."""
+    table = lake.table("failures")
+    if not table.exists():
+        return []
+    rows = table.to_pandas(["stage", "error_code", "row_id", "message"])
+    groups = rows.groupby(["stage", "error_code"], sort=True)
+    return [(stage, code, g["row_id"].nunique(), g["message"].iloc[-1]) for (stage, code), g in groups]
