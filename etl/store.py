@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
+import pyarrow.fs as pafs
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.errors import LakeError
@@ -58,6 +59,20 @@ class Store:
     @property
     def local(self) -> bool:
         return isinstance(self.fs, LocalFileSystem)
+
+    @cached_property
+    def arrow(self) -> pafs.FileSystem:
+        """The file system for pyarrow's datasets, a native one where Arrow has it.
+
+        Arrow's background threads still read ahead while the interpreter shuts down. When the files are
+        Python objects, as deltalake's and fsspec's are, that ends some processes with an abort or a
+        segmentation fault after all work is done.
+        """
+        if self.local:
+            return pafs.LocalFileSystem()
+        if self.url.startswith("s3://"):
+            return pafs.S3FileSystem(**_arrow_s3(self.delta_options or {}))
+        return pafs.PyFileSystem(pafs.FSSpecHandler(self.fs))
 
     @property
     def delta_options(self) -> dict[str, str] | None:
@@ -113,3 +128,19 @@ class Store:
             aside.replace(target)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def _arrow_s3(options: Mapping[str, str]) -> dict[str, Any]:
+    """delta-rs's names for credentials as pyarrow's; what is not given comes from the environment."""
+    named: dict[str, Any] = {
+        "access_key": options.get("AWS_ACCESS_KEY_ID"),
+        "secret_key": options.get("AWS_SECRET_ACCESS_KEY"),
+        "session_token": options.get("AWS_SESSION_TOKEN"),
+        "region": options.get("AWS_REGION") or os.environ.get("AWS_REGION"),
+        "anonymous": str(options.get("anon", "")).lower() == "true" or None,
+    }
+    endpoint = options.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        scheme, _, host = endpoint.rpartition("://")
+        named |= {"endpoint_override": host, "scheme": scheme or "https"}
+    return {k: v for k, v in named.items() if v is not None}

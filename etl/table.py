@@ -127,9 +127,16 @@ class LakeTable:
         if version is None and not self.exists():
             return pads.dataset(schema.empty_table())
         found = self.delta(version).to_pyarrow_dataset(schema=schema)
-        # Delta lists files in no order; readers want the same rows in the same order every time.
-        fragments = sorted(found.get_fragments(), key=lambda fragment: fragment.path)
-        return pads.FileSystemDataset(fragments, schema, found.format, found.filesystem)
+        fragments = [
+            found.format.make_fragment(
+                self.store.full(f"{self.name}/{fragment.path}"),
+                filesystem=self.store.arrow,
+                partition_expression=fragment.partition_expression,
+            )
+            # Delta lists files in no order; readers want the same rows in the same order every time.
+            for fragment in sorted(found.get_fragments(), key=lambda fragment: fragment.path)
+        ]
+        return pads.FileSystemDataset(fragments, schema, found.format, self.store.arrow)
 
     def read(
         self,
