@@ -21,14 +21,14 @@ COLORS: Mapping[str, Srgb] = {
     "green": (40, 140, 60),
     "teal": (20, 145, 150),
     "blue": (45, 100, 210),
-    "navy": (25, 35, 85),
+    "navy": (26, 40, 105),
     "purple": (120, 50, 155),
     "pink": (245, 140, 180),
     "brown": (105, 65, 35),
     "beige": (220, 200, 165),
     "white": (244, 244, 242),
     "grey": (130, 132, 135),
-    "black": (26, 26, 28),
+    "black": (24, 24, 26),
 }
 """Colour words of clothing, shoes and backgrounds, told apart at a glance."""
 
@@ -363,7 +363,7 @@ _STOP = _any_of(
 def _coloured(words: Iterable[str]) -> re.Pattern[str]:
     """A thing, with the first colour before it: "red and white striped shirt" is red."""
     return re.compile(
-        rf"(?:\b(?P<color>{_C})(?:(?: and |/|-| ){_C})*(?:,? (?!{_STOP}\b)[\w'-]+){{0,2}} )?"
+        rf"(?:\b(?P<color>{_C})(?:(?: and |/|-| ){_C})*(?:,? (?!{_STOP}\b)[\w'-]+){{0,2}}? )?"
         rf"\b(?P<thing>{_any_of(words)})(?:e?s)?\b(?!-| shirt| shoes| pants)"
     )
 

@@ -234,7 +234,7 @@ def _kick() -> Motion:
         right_leg=Limb((0.0, 0.12, 1), 8, (0.0, 1, 0)), right_foot=(0, 32),
         left_arm=Limb((0.55, -0.4, 0.85), 25), right_arm=Limb((0.9, -0.3, -0.45), 20),
     )  # fmt: skip
-    return _sequence(STAND, wind_up, strike, STAND, seconds=0.4)
+    return _sequence(STAND, wind_up, strike, STAND, seconds=0.5)
 
 
 def _throw() -> Motion:
@@ -301,7 +301,8 @@ def _yoga() -> Motion:
         right_arm=Limb((-0.1, 1, 0), 3, _AHEAD),
         look=-30,
     )  # fmt: skip
-    return _sequence(STAND, wide, warrior, wide, triangle, STAND, tree, seconds=0.55)
+    spread = Stance(left_arm=aside, right_arm=aside)
+    return _sequence(STAND, wide, warrior, wide, triangle, wide, spread, tree, seconds=0.5)
 
 
 def _push_up() -> Motion:

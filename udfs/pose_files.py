@@ -107,10 +107,10 @@ def _finish(frames: Frames, kind: str, source: PoseSource, facts: dict[str, obje
     params = {name: array[good] for name, array in params.items()}
 
     wrapped = 0
-    for name in POSE_PARAMS:
-        joints = params[name].reshape(len(good), -1, 3)
+    for name, width in POSE_PARAMS.items():
+        joints = params[name].reshape(len(good), width // 3, 3)
         wrapped += int(np.count_nonzero(np.linalg.norm(joints, axis=-1) > np.pi))
-        params[name] = wrap_rotvec(joints).reshape(len(good), -1)
+        params[name] = wrap_rotvec(joints).reshape(len(good), width)
     if wrapped:
         facts["rotations_wrapped"] = wrapped
     up = _up(frames.orients, kind, source, facts)
@@ -134,7 +134,9 @@ def _find_wrong(params: Mapping[str, np.ndarray]) -> dict[int, str]:
         for i in np.flatnonzero(~np.isfinite(array).all(1)):
             wrong.setdefault(int(i), f"`{name}` holds NaN or infinity")
         if name in POSE_PARAMS:
-            size = np.linalg.norm(array.reshape(len(array), -1, 3), axis=-1).max(1, initial=0)
+            size = np.linalg.norm(array.reshape(len(array), POSE_PARAMS[name] // 3, 3), axis=-1).max(
+                1, initial=0
+            )
             limit, unit = MAX_ANGLE, "rad: are these degrees?"
         elif name == "transl":
             size, limit, unit = np.abs(array).max(1, initial=0), MAX_METRES, "m: are these millimetres?"

@@ -7,10 +7,12 @@ from udfs.rotations import compose, matrix_from_rotvec
 from udfs.stances import LAYOUT, Limb, Stance, as_row, joint_positions, mirrored_rows, smplx_params
 
 _ROUNDS = 8
+_HIP, _SHOULDER = np.radians(138), np.radians(160)
 _LIMITS = {
     "pitch": (-30, 100), "roll": (-40, 40), "flex": (-25, 60), "twist": (-60, 60), "side": (-36, 36),
     "nod": (-45, 45), "look": (-75, 75), "tilt": (-35, 35), "left_arm.bend": (0, 145),
     "right_arm.bend": (0, 145), "left_leg.bend": (0, 140), "right_leg.bend": (0, 140),
+    "left_wrist": (-75, 75), "right_wrist": (-75, 75),
 }  # fmt: skip
 _NOISE = {
     "pitch": 5, "roll": 5, "flex": 9, "twist": 13, "side": 7, "nod": 13, "look": 22, "tilt": 8,
@@ -33,7 +35,7 @@ def random_poses(n: int, seed: int) -> dict[str, np.ndarray]:
     rows = _draw(n, pool, rng)
     params = smplx_params(rows)
     for attempt in range(_ROUNDS):
-        bad = np.flatnonzero(_crosses_itself(params))
+        bad = np.flatnonzero(_impossible(params))
         if not len(bad):
             break
         last = attempt == _ROUNDS - 1
@@ -132,12 +134,24 @@ def _random_leg(n: int, side: str, rng: np.random.Generator) -> np.ndarray:
     return rows
 
 
-def _crosses_itself(params: dict[str, np.ndarray]) -> np.ndarray:
-    """(N,) bool: an arm is in the trunk, the head or the other arm, or the legs are in each other."""
+def _impossible(params: dict[str, np.ndarray]) -> np.ndarray:
+    """(N,) bool: a hip or shoulder is turned too far, or the body runs through itself."""
     n = len(params["body_pose"])
-    local = matrix_from_rotvec(params["body_pose"].reshape(n, 21, 3).transpose(1, 0, 2))
-    local = np.concatenate([np.broadcast_to(np.eye(3), (1, n, 3, 3)), local])
-    joints = joint_positions(matrix_from_rotvec(params["global_orient"]), local)
+    pose = params["body_pose"].reshape(n, 21, 3).transpose(1, 0, 2)
+    local = np.concatenate([np.zeros((1, n, 3)), pose])
+    local = matrix_from_rotvec(local)
+    angle = np.linalg.norm(pose, axis=-1)
+    bad = (angle[[0, 1]] > _HIP).any(0) | (angle[[15, 16]] > _SHOULDER).any(0)
+    # A thigh goes far ahead and only a little back: the rest pose's points along -y.
+    bad |= (-local[[1, 2]][..., 2, 1] < -0.6).any(0)
+    return bad | _crosses_itself(joint_positions(matrix_from_rotvec(params["global_orient"]), local))
+
+
+def _crosses_itself(joints: np.ndarray) -> np.ndarray:
+    """(N,) bool: an arm is in the trunk, the head or the other arm, or the legs are in each other.
+
+    joints: (22, N, 3), metres.
+    """
     # The hand goes on beyond the wrist by about a third of the forearm.
     tips = {w: joints[w] + 0.35 * (joints[w] - joints[e]) for e, w in ((18, 20), (19, 21))}
     bad = _gap(joints[20], tips[20], joints[21], tips[21]) < 0.06
