@@ -26,9 +26,9 @@ def _left_shares(points: np.ndarray) -> dict[str, np.ndarray]:
 
     # Spine: by height; arms count as high up whatever their height is.
     lifted = y + np.maximum(x - 0.14, 0.0) * 3.0 * (y > -0.2)
-    share["spine1"] = smooth_step(lifted, -0.255, 0.085)
-    share["spine2"] = smooth_step(lifted, -0.130, 0.075)
-    share["spine3"] = smooth_step(lifted, -0.050, 0.075)
+    share["spine1"] = smooth_step(lifted, -0.250, 0.105)
+    share["spine2"] = smooth_step(lifted, -0.140, 0.110)
+    share["spine3"] = smooth_step(lifted, -0.060, 0.100)
     share["neck"] = smooth_step(y - 1.3 * np.maximum(x - 0.035, 0.0) + 0.15 * z, 0.112, 0.045)
     share["head"] = smooth_step(y + 0.55 * z, 0.190, 0.040) * share["neck"]
 
@@ -47,7 +47,7 @@ def _left_shares(points: np.ndarray) -> dict[str, np.ndarray]:
     share["left_eye"] = smooth_step(-off_axis, -40.0, 22.0) * (np.linalg.norm(eye, axis=1) < 0.0165)
 
     # Arm. The chest below the armpit stays with the spine.
-    above_armpit = smooth_step(y + 0.8 * (x - 0.15), -0.045, 0.045)
+    above_armpit = smooth_step(y + 0.8 * (x - 0.15), -0.012, 0.045)
     share["left_collar"] = (
         smooth_step(x, 0.080, 0.060) * smooth_step(lifted, -0.010, 0.085) * (1 - share["neck"])
     )
