@@ -82,7 +82,7 @@ SAMPLES = pa.schema(
         _id("pose_id", "row of `poses`"),
         _id("caption_id", "row of `captions`"),
         field("round", pa.int32(), "curriculum round", low=0),
-        field("draw", pa.int32(), "which of the samples of this pose", low=0),
+        field("draw", pa.int32(), "which of the samples of this pose and caption", low=0),
         field("seed", pa.int64(), "seed of the image, derived from sample_id", low=0),
         field("prompt", pa.string(), "the text that the generator reads"),
         floats("betas", 10, "body shape of this sample", unit="std"),

@@ -1,8 +1,10 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import etl
 from schemas.smplx_params import SMPLX_PARAMS
 from schemas.source import PoseSource
 from udfs.body import Body
@@ -87,3 +89,16 @@ def test_nobody_hovers_or_sinks(body, name):
     low = vertices[..., 1].min(1) - body.joints[0][1]
     assert low.min() > -0.12
     assert low.max() < 0.25
+
+
+def test_the_bundled_files_are_these_motions():
+    folder = Path(etl.__file__).parent / "data" / "poses"
+    assert {file.stem for file in folder.glob("*.npz")} == set(motion_names())
+    for name in motion_names():
+        bundled, made = (
+            np.load(io.BytesIO(b)) for b in ((folder / f"{name}.npz").read_bytes(), motion_file(name))
+        )
+        assert set(bundled.files) == set(made.files)
+        for key in made.files:
+            if made[key].dtype.kind == "f":
+                assert np.abs(bundled[key] - made[key]).max() < 1e-5, (name, key)
