@@ -3,12 +3,17 @@
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etl.store import Store
 from etl.table import LakeTable
 from schemas.errors import LakeError
 from schemas.tables import TABLES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from etl.query import Release
 
 _MARKER = "lake.json"
 FORMAT = 1
@@ -72,6 +77,18 @@ class Lake:
         """Names of the tables that exist, with their newest version."""
         versions = {name: self.table(name).version() for name in TABLES}
         return {name: version for name, version in versions.items() if version is not None}
+
+    def releases(self) -> "pd.DataFrame":
+        """All published releases, oldest first."""
+        from etl.query import releases_frame
+
+        return releases_frame(self)
+
+    def release(self, name: str) -> "Release":
+        """A published release by name, to read. Raises LakeError when there is none of that name."""
+        from etl.query import release
+
+        return release(self, name)
 
     def __repr__(self) -> str:
         return f"Lake({self.url!r})"

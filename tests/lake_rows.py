@@ -1,11 +1,17 @@
-"""Valid random rows for any table, made from its schema."""
+"""Valid random rows for any table, made from its schema, and lakes filled with them."""
 
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
 
+from etl.filter import Selection, load_policy, select
+from etl.lake import Lake
+from schemas.policy import Policy
 from schemas.tables import TABLES
+
+IMAGES, LABELS, METRICS, SAMPLES = "0123456789abcdef", "1" * 16, "2" * 16, "3" * 16
+"""Fingerprints of the rows that `fill` makes."""
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -25,6 +31,52 @@ def random_rows(table: str, n: int, seed: int = 0, **given: object) -> pa.Table:
         else:
             columns.append(_column(field, n, rng, field.name in TABLES[table].key))
     return pa.table(columns, schema=TABLES[table].schema)
+
+
+def fill(lake: Lake, n: int, seed: int = 0, **metrics: object) -> None:
+    """Puts `n` measured images with all that stands behind them into a lake; no image files.
+
+    metrics: columns of `metrics_keypoints` to use as they are.
+    """
+    rng = np.random.default_rng([seed, 1])
+    some = max(n // 2, 1)
+    sources = rng.choice(["amass", "demo", "laion"], some).tolist()
+    poses = random_rows("poses", some, seed, source=sources)
+    captions = random_rows("captions", some, seed + 1)
+    samples = random_rows(
+        "samples",
+        n,
+        seed + 2,
+        fingerprint=SAMPLES,
+        pose_id=rng.choice(poses.column("pose_id").to_numpy(), n),
+        caption_id=rng.choice(captions.column("caption_id").to_numpy(), n),
+    )
+    ids = samples.column("sample_id").to_numpy()
+    labels = random_rows("labels", n, seed + 3, fingerprint=LABELS, sample_id=rng.permutation(ids))
+    paths = [f"files/images/{i:016x}.jpg" for i in ids.view(np.uint64)]
+    images = random_rows("images", n, seed + 4, fingerprint=IMAGES, sample_id=ids, image_path=paths)
+    measured = rng.permutation(images.column("image_id").to_numpy())
+    facts = {"persons": rng.integers(0, 7, n)} | metrics
+    scores = random_rows("metrics_keypoints", n, seed + 5, fingerprint=METRICS, image_id=measured, **facts)
+    for table, rows in (
+        ("poses", poses),
+        ("captions", captions),
+        ("samples", samples),
+        ("labels", labels),
+        ("images", images),
+        ("metrics_keypoints", scores),
+    ):
+        half = rows.num_rows // 2
+        files = [
+            lake.table(table).write(part) for part in (rows.slice(0, half), rows.slice(half)) if part.num_rows
+        ]
+        lake.table(table).commit(files)
+
+
+def selected(lake: Lake, policy: str | Policy = "lenient") -> Selection:
+    """The selection of what `fill` made."""
+    chosen = load_policy(policy) if isinstance(policy, str) else policy
+    return select(lake, chosen, metric_fingerprints={"metrics_keypoints": METRICS}, image_fingerprint=IMAGES)
 
 
 def _column(field: pa.Field, n: int, rng: np.random.Generator, key: bool) -> pa.Array:
