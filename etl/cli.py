@@ -1,12 +1,17 @@
 """The `posedreamer` command. Everything heavy is imported by the command that needs it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etl.display import console, show_error, show_plan, show_table, watching
+from etl.display import console, show_error, show_funnel, show_plan, show_table, watching
 from schemas.errors import PosedreamerError
+
+if TYPE_CHECKING:
+    from etl.filter import Selection
+    from etl.lake import Lake
+    from schemas.pipeline import Pipeline
 
 FAILED_ROWS = 3
 """Exit code of a run that ended with failed rows; 1 is an error that stopped it, 2 a wrong command line."""
@@ -73,7 +78,7 @@ def run(
 ) -> None:
     """Compute what is missing, from reading the sources to the release."""
     from etl.lake import Lake
-    from etl.run import publish, run_stages
+    from etl.run import run_stages, select_images
     from etl.settings import load_pipeline
 
     pipeline = load_pipeline(file)
@@ -91,10 +96,10 @@ def run(
         show_table("Computed", ("stage", "rows", "failed", "rows a second", "seconds"), rows)
     else:
         console.print(f"Nothing to compute: the lake {lake.url} is up to date.")
-    published = publish(lake, pipeline)
-    _show_funnel(published.selection)
-    if published.release:
-        console.print(published.release)
+    selection = select_images(lake, pipeline)
+    show_funnel(selection)
+    if pipeline.release:
+        _publish_once(lake, pipeline, selection, pipeline.release)
     if report.failed:
         _show_failures(report.failed, file)
         raise typer.Exit(FAILED_ROWS)
@@ -115,6 +120,100 @@ def status(file: PipelineFile = DEFAULT_FILE) -> None:
     if failures:
         show_table("Failures so far", ("stage", "error", "rows", "example"), failures)
     show_plan(plan_pipeline(pipeline))
+
+
+@app.command("filter")
+def filter_(
+    pipeline: PipelineOption = DEFAULT_FILE,
+    policy: PolicyOption = None,
+) -> None:
+    """Apply a policy to what was measured: write the selection and show how many each rule rejects."""
+    from etl.lake import Lake
+    from etl.run import select_images
+    from etl.settings import load_pipeline
+
+    settings = load_pipeline(pipeline)
+    show_funnel(select_images(Lake(settings.lake), settings, policy))
+
+
+@app.command()
+def sheet(
+    file: PipelineFile = DEFAULT_FILE,
+    out: Annotated[Path, typer.Option(help="PNG file to write")] = Path("contact_sheet.png"),
+    release: Annotated[str | None, typer.Option(help="name; by default the newest release")] = None,
+    n: Annotated[int, typer.Option("-n", help="number of samples", min=1, max=400)] = 24,
+) -> None:
+    """Draw a contact sheet of a release: control image, image and detected keypoints."""
+    from etl.lake import Lake
+    from etl.release import list_releases
+    from etl.settings import load_pipeline
+    from etl.sheet import contact_sheet
+    from schemas.errors import LakeError
+
+    lake = Lake(load_pipeline(file).lake)
+    names = [r.name for r in list_releases(lake)]
+    if not names:
+        raise LakeError(f"the lake {lake.url} has no release to draw; `posedreamer release create`")
+    contact_sheet(lake, release or names[-1], n=n).save(out)
+    console.print(f"wrote {out}")
+
+
+@releases.command("create")
+def release_create(
+    name: Annotated[str, typer.Argument(help="a semantic version, such as 0.1.0")],
+    pipeline: PipelineOption = DEFAULT_FILE,
+    policy: PolicyOption = None,
+    notes: Annotated[Path | None, typer.Option(help="a text file with your words on it")] = None,
+) -> None:
+    """Publish what a policy keeps as the next version of the table `dataset`."""
+    from etl.lake import Lake
+    from etl.run import publish, select_images
+    from etl.settings import load_pipeline
+
+    settings = load_pipeline(pipeline)
+    lake = Lake(settings.lake)
+    selection = select_images(lake, settings, policy)
+    show_funnel(selection)
+    words = notes.read_text("utf-8") if notes else None
+    made = publish(lake, settings, selection, name, words)
+    console.print(
+        f"published release {made.name}: {made.rows:,} rows, dataset version {made.dataset_version}"
+    )
+
+
+@releases.command("list")
+def release_list(pipeline: PipelineOption = DEFAULT_FILE) -> None:
+    """List the releases, oldest first."""
+    from etl.lake import Lake
+    from etl.release import list_releases
+    from etl.settings import load_pipeline
+
+    found = list_releases(Lake(load_pipeline(pipeline).lake))
+    rows = [
+        (r.name, r.rows, r.policy, r.dataset_version, f"{r.created_at:%Y-%m-%d %H:%M}", r.notes or "")
+        for r in found
+    ]
+    show_table("Releases", ("release", "rows", "policy", "dataset version", "created (UTC)", "notes"), rows)
+
+
+def _publish_once(lake: "Lake", pipeline: "Pipeline", selection: "Selection", name: str) -> None:
+    """Publishes under the name of the pipeline file unless that was done before."""
+    from etl.release import list_releases
+    from etl.run import publish
+
+    there = next((r for r in list_releases(lake) if r.name == name), None)
+    if there is None:
+        there = publish(lake, pipeline, selection, name)
+        console.print(
+            f"Published release {name}: {there.rows:,} rows, version {there.dataset_version} of dataset."
+        )
+    elif there.selection == selection.fingerprint:
+        console.print(f"Release {name} is up to date.")
+    else:
+        console.print(
+            f"Release {name} was published with another selection and never changes; give `release:` another "
+            "name to publish this one."
+        )
 
 
 def _show_failures(failed: dict[str, int], file: Path) -> None:

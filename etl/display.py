@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
+    from etl.filter import Selection
     from etl.run import StagePlan
     from etl.stage import Progress
 
@@ -96,6 +97,15 @@ def show_plan(plans: "Sequence[StagePlan]") -> None:
     show_table("Plan", names, rows)
     if not any(plan.to_compute or plan.open_ended for plan in plans):
         console.print("Nothing to compute.")
+
+
+def show_funnel(selection: "Selection") -> None:
+    """How many images each rule rejects, as the first to do so and if it were the only one."""
+    rows = [(r.rule, r.first, r.alone, r.reason) for r in selection.funnel]
+    title = f"Policy {selection.policy.name}: keeps {selection.kept:,} of {selection.images:,} images"
+    show_table(title, ("rule", "rejects first", "rejects alone", "why"), rows)
+    if selection.unmeasured:
+        console.print(f"{selection.unmeasured:,} images are not measured yet and were left out")
 
 
 def show_error(message: str) -> None:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,10 @@ from etl.stage import Pending, Progress, Stage, pending, run_stage
 from etl.stages import Stages
 from etl.workers import Workers
 from schemas.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from etl.filter import Selection
+    from etl.query import Release
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,30 @@ def run_stages(
     return RunReport(tuple(reports), failed)
 
 
+def select_images(lake: Lake, pipeline: Pipeline, policy: str | None = None) -> "Selection":
+    """Applies a policy, by default the pipeline's, to what the pipeline measured."""
+    from etl.filter import load_policy, select
+
+    stages = Stages(lake, pipeline)
+    return select(
+        lake,
+        load_policy(policy or pipeline.policy),
+        metric_fingerprints={stages.keypoints.table: stages.keypoints.fingerprint.value},
+        image_fingerprint=stages.images.fingerprint.value,
+        sample_fingerprint=stages.samples.fingerprint.value,
+    )
+
+
+def publish(
+    lake: Lake, pipeline: Pipeline, selection: "Selection", name: str, notes: str | None = None
+) -> "Release":
+    """Publishes a selection under a new name. Raises ConfigError when the name is taken."""
+    from etl.release import create_release
+
+    labels = Stages(lake, pipeline).labels.fingerprint.value
+    return create_release(lake, name, selection, label_fingerprint=labels, notes=notes)
+
+
 def failures_by_code(lake: Lake) -> list[tuple[str, str, int, str]]:
     """Stage, error code, number of rows that failed at least once, and one of the messages."""
     table = lake.table("failures")
@@ -129,4 +158,4 @@ def failures_by_code(lake: Lake) -> list[tuple[str, str, int, str]]:
         return []
     rows = table.to_pandas(["stage", "error_code", "row_id", "message"])
     groups = rows.groupby(["stage", "error_code"], sort=True)
-    return [(stage, code, g["row_id"].nunique(), g["message"].iloc[-1]) for (stage, code), g in groups]
+    return [(str(s), str(c), g["row_id"].nunique(), str(g["message"].iloc[-1])) for (s, c), g in groups]

@@ -3,14 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from udfs.udf import Worker
 
-Paint = Callable[[pa.Table], np.ndarray]
+Paint: TypeAlias = Callable[[pa.Table], np.ndarray]
 """Maps N rows with one image size to (N, H, W, 3) uint8 RGB."""
 
 

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
 import pyarrow as pa
 
@@ -38,10 +38,10 @@ class Worker:
     fingerprint: str = ""
 
 
-Rows = pa.Table | dict[str, pa.Table]
+Rows: TypeAlias = pa.Table | dict[str, pa.Table]
 """What a batch computes: rows for the stage's table, or rows for several tables by name."""
 
-Apply = Callable[[pa.Table], Rows]
+Apply: TypeAlias = Callable[[pa.Table], Rows]
 
 
 @dataclass(frozen=True, kw_only=True)

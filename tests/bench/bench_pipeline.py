@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from etl.lake import Lake
-from etl.run import publish
+from etl.run import publish, select_images
 from etl.settings import load_pipeline
 from etl.stage import Progress, run_stage
 from etl.stages import Stages
@@ -57,7 +57,7 @@ def _bench(folder: Path, samples: int, count: int) -> None:
             f"{row.stage:<14}{row.computed:>8}{row.seconds:>10.1f}{row.computed / row.seconds:>10.0f}{share:>9.0%}"
         )
     started = time.perf_counter()
-    publish(lake, pipeline)
+    publish(lake, pipeline, select_images(lake, pipeline), "0.1.0")
     print(f"{'publish':<14}{samples:>8}{time.perf_counter() - started:>10.1f}")
     inside = warm.udf_seconds / count
     print(
