@@ -1,4 +1,4 @@
-"""The pixels behind the person: a ground, a wall or a sky, and flat things that stand between, in perspective."""
+"""The pixels behind the person: ground, wall or sky, and flat things standing between, in perspective."""
 
 import numba
 import numpy as np
@@ -103,7 +103,7 @@ def _shelves(u, v, size, seed, color):
 
 @numba.njit(cache=True, nogil=True)
 def _thing(p, u, v, size, color):
-    """Coverage of a thing at u in [-0.5, 0.5] of its width and v in [0, 1] of its height; writes its colour."""
+    """Coverage and colour of a thing at u in [-0.5, 0.5] of its width, v in [0, 1] of its height."""
     wide, high, kind = p.width, p.height, p.kind
     su, sv = size / wide, size / high
     shade, alpha = 1.0, step(0.5 - abs(u), su) * step(v, sv) * step(1 - v, sv)
@@ -219,7 +219,8 @@ def _thing(p, u, v, size, color):
 
 @numba.njit(cache=True, nogil=True)
 def paint_background(
-    setting, props, up, ahead, eye, light, shadow, rotation, translation, light_focal, contact, corner, camera, out
+    setting, props, up, ahead, eye, light, shadow, rotation, translation, light_focal, contact, corner,
+    camera, out,
 ):  # fmt: skip
     """Linear colours (H, W, 3) of everything but the person.
 
@@ -262,7 +263,8 @@ def paint_background(
                     shade = 1 + setting.gradient[0] * s * 0.4 + setting.gradient[1] * (h - 1.2) * 0.35
                     shade *= 0.72 + 0.28 * min(h / 0.35, 1.0) if setting.ceiling < 40 else 1.0
                     part = lit_share(
-                        shadow, rotation, translation, light_focal, dx * wall, dy * wall, wall, 3.0 + 4 * light.softness, 0.02
+                        shadow, rotation, translation, light_focal, dx * wall, dy * wall, wall,
+                        3.0 + 4 * light.softness, 0.02,
                     )  # fmt: skip
                     shade *= 1 - direct * (1 - part)
             elif ground < 600.0:
@@ -273,11 +275,13 @@ def paint_background(
                 far = setting.beyond >= 0 and z > border
                 first = setting.beyond_colors if far else setting.ground_colors
                 _texture(
-                    setting.beyond if far else setting.ground, x / setting.scale, z / setting.scale, footprint / setting.scale,
+                    setting.beyond if far else setting.ground, x / setting.scale, z / setting.scale,
+                    footprint / setting.scale,
                     setting.seed + 1, first[0], first[1], color,
                 )  # fmt: skip
                 part = lit_share(
-                    shadow, rotation, translation, light_focal, dx * ground, dy * ground, ground, 1.0 + 4 * light.softness, 0.0
+                    shadow, rotation, translation, light_focal, dx * ground, dy * ground, ground,
+                    1.0 + 4 * light.softness, 0.0,
                 )  # fmt: skip
                 shade = 1 - direct * (1 - part)
                 if setting.wall >= 0 and setting.ceiling < 40:

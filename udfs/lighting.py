@@ -1,13 +1,13 @@
 """The light of a picture, and what it does to a body: shadow, shade, highlights."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numba
 import numpy as np
 
-from udfs.clothing import linear, surface
+from udfs.garments import surface
 from udfs.grammar import LIGHTINGS, SCENES
+from udfs.light_color import linear
 from udfs.noise import value3
 
 LIGHT = np.dtype(
@@ -47,7 +47,7 @@ def up_direction(elevation: float) -> np.ndarray:
 
 
 def light(said: Mapping[str, str | None], up: np.ndarray, seed: int) -> np.void:
-    """The light that a caption names, from a direction of the seed's choice; all the seed's if it names none."""
+    """The light that a caption names, or one of the seed's choice, from a direction that the seed picks."""
     rng = np.random.default_rng([seed, 2])
     place = next((s.place for s in SCENES if s.name == said.get("scene")), None)
     kinds = [x for x in LIGHTINGS if place is None or place in x.places]
@@ -197,8 +197,8 @@ def shade_body(
                 if openness < 0:
                     openness = _openness(depth, si, sj, camera[0] * 0.14 / far, 0.05)
                 share = lit_share(
-                    shadow, rotation, translation, light_focal, px + nx * 0.012, py + ny * 0.012, far + nz * 0.012,
-                    0.8 + 2.0 * light.softness, 0.012,
+                    shadow, rotation, translation, light_focal, px + nx * 0.012, py + ny * 0.012,
+                    far + nz * 0.012, 0.8 + 2.0 * light.softness, 0.012,
                 )  # fmt: skip
                 towards = nx * lx + ny * ly + nz * lz
                 diffuse = (

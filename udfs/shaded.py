@@ -11,9 +11,10 @@ import pyarrow as pa
 from schemas.caption_attributes import CAPTION_ATTRIBUTES
 from schemas.errors import RowError
 from schemas.smplx_params import SMPLX_PARAMS
+from udfs.anatomy import face_groups, figure
 from udfs.background import blur, contact_map, paint_background
 from udfs.body import Body, body_files
-from udfs.clothing import face_groups, figure, outfit
+from udfs.clothing import outfit
 from udfs.columns import matrix
 from udfs.film import develop, film
 from udfs.generator import Generator, Paint
@@ -94,7 +95,7 @@ class Layers:
     Attributes:
         person: (H, W, 4) float32, linear colour times coverage, and coverage.
         background: (H, W, 3) float32, linear, the person's shadow included.
-        area: (H, W) int8, what the surface is (`udfs.clothing`), -1 where the background shows.
+        area: (H, W) int8, what the surface is (`udfs.anatomy`), -1 where the background shows.
         film: record of the camera.
     """
 
