@@ -1,0 +1,190 @@
+"""Contact sheets: what a lake holds, to look at."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image, ImageDraw, ImageFont
+
+from etl.lake import Lake
+from schemas.coco import KEYPOINT_NAMES, SKELETON
+from schemas.errors import InputError
+from udfs.picture import decode
+
+_MARGIN, _GAP, _LINES = 14, 3, 2
+_PAPER, _INK, _FAINT = (255, 255, 255), (38, 38, 38), (120, 120, 120)
+_SIDES = {"left": (255, 140, 0), "right": (0, 190, 255), "": (90, 230, 110)}
+"""The subject's left is orange and right is blue, as in most drawings of COCO's keypoints."""
+_SEEN = 0.3
+"""Keypoints below this confidence are not drawn, as in the reference's matching rule."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the sheet shows of one image.
+
+    Attributes:
+        control, image: (H, W, 3) uint8 RGB.
+        keypoints: (17, 3) x, y in pixels of `image` and confidence; None where nobody was matched.
+        caption: any length; the sheet shows its beginning.
+        oks: None where it could not be measured.
+    """
+
+    control: np.ndarray
+    image: np.ndarray
+    keypoints: np.ndarray | None
+    caption: str
+    oks: float | None
+
+
+def contact_sheet(
+    lake: Lake,
+    *,
+    release: str | None = None,
+    image_ids: Sequence[int] | None = None,
+    n: int = 24,
+    columns: int = 4,
+    tile: int = 160,
+) -> Image.Image:
+    """Control image, generated image and detected keypoints of some samples, as one picture.
+
+    Args:
+        release: show images of this release; without it, of the whole lake, rejected ones too.
+        image_ids: show these, in this order; without them `n` spread evenly over what there is.
+        columns: samples side by side.
+        tile: size of one tile, pixels.
+
+    Raises InputError when there is nothing to show.
+    """
+    rows = _published(lake, release) if release is not None else _measured(lake)
+    ids = rows.column("image_id").to_numpy()
+    if image_ids is not None:
+        place = {int(key): i for i, key in enumerate(ids)}
+        unknown = [key for key in image_ids if int(key) not in place]
+        if unknown:
+            raise InputError(f"there is no measured image {unknown[0]} ({len(unknown)} like it)")
+        at = np.array([place[int(key)] for key in image_ids], np.int64)
+    else:
+        at = np.unique(np.linspace(0, len(ids) - 1, min(n, len(ids))).round().astype(np.int64))
+    if not len(at):
+        raise InputError(f"the lake {lake.url} has no measured images to show")
+    return draw_sheet([_load(lake, row) for row in rows.take(pa.array(at)).to_pylist()], columns, tile)
+
+
+def draw_sheet(samples: Sequence[Sample], columns: int = 4, tile: int = 160) -> Image.Image:
+    """Draws the samples row by row; each is three tiles over two lines of text."""
+    columns = max(1, min(columns, len(samples)))
+    size = max(9, round(tile / 13))
+    font = ImageFont.load_default(size)
+    line = round(size * 1.35)
+    width, height = 3 * tile + 2 * _GAP, tile + _GAP + _LINES * line
+    rows = -(-len(samples) // columns)
+    sheet = Image.new(
+        "RGB",
+        (_MARGIN + columns * (width + _MARGIN), _MARGIN + rows * (height + _MARGIN)),
+        _PAPER,
+    )
+    draw = ImageDraw.Draw(sheet)
+    for i, sample in enumerate(samples):
+        x = _MARGIN + i % columns * (width + _MARGIN)
+        y = _MARGIN + i // columns * (height + _MARGIN)
+        control, image = _tile(sample.control, tile), _tile(sample.image, tile)
+        for k, picture in enumerate((control, image, _with_keypoints(sample, image, tile))):
+            sheet.paste(picture, (x + k * (tile + _GAP), y))
+        score = "OKS not measured" if sample.oks is None else f"OKS {sample.oks:.2f}"
+        room = width - draw.textlength(score, font) - size
+        for number, text in enumerate(_wrapped(draw, sample.caption, font, room)):
+            draw.text((x, y + tile + _GAP + number * line), text, _INK, font)
+        draw.text((x + width, y + tile + _GAP), score, _FAINT, font, anchor="ra")
+    return sheet
+
+
+def _published(lake: Lake, release: str) -> pa.Table:
+    columns = ["image_id", "image_path", "control_path", "caption", "keypoints", "oks"]
+    return lake.release(release).to_arrow(columns)
+
+
+def _measured(lake: Lake) -> pa.Table:
+    """All measured images by id. Of several measurements or labels of one image, one is shown."""
+    images = lake.table("images").read(["image_id", "sample_id", "image_path"])
+    for table, key, columns in (
+        ("metrics_keypoints", "image_id", ["keypoints", "oks"]),
+        ("labels", "sample_id", ["control_path"]),
+        ("samples", "sample_id", ["caption_id"]),
+        ("captions", "caption_id", ["text"]),
+    ):
+        images = _beside(images, lake.table(table).read([key, *columns]), key)
+    names = ["caption" if name == "text" else name for name in images.column_names]
+    return images.rename_columns(names).sort_by("image_id")
+
+
+def _beside(rows: pa.Table, others: pa.Table, key: str) -> pa.Table:
+    """The rows that the other table has, with its columns."""
+    known, first = np.unique(others.column(key).to_numpy(), return_index=True)
+    at = pc.index_in(rows.column(key), pa.array(known, pa.int64())).combine_chunks()
+    rows, at = rows.filter(at.is_valid()), at.drop_null().to_numpy()
+    taken = others.take(pa.array(first[at]))
+    for name in others.column_names:
+        if name != key:
+            rows = rows.append_column(name, taken.column(name))
+    return rows
+
+
+def _load(lake: Lake, row: dict[str, Any]) -> Sample:
+    keypoints = None if row["keypoints"] is None else np.reshape(row["keypoints"], (-1, 3))
+    control, image = (decode(lake.store.read(row[p]), row[p])[0] for p in ("control_path", "image_path"))
+    return Sample(control, image, keypoints, row["caption"], row["oks"])
+
+
+def _tile(pixels: np.ndarray, tile: int) -> Image.Image:
+    """The picture in a square of this size, its sides in proportion."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((tile, tile), Image.Resampling.LANCZOS)
+    if max(image.size) < tile:
+        grow = tile / max(image.size)
+        image = image.resize(
+            (round(image.width * grow), round(image.height * grow)), Image.Resampling.BICUBIC
+        )
+    square = Image.new("RGB", (tile, tile), (235, 235, 235))
+    square.paste(image, ((tile - image.width) // 2, (tile - image.height) // 2))
+    return square
+
+
+def _with_keypoints(sample: Sample, picture: Image.Image, tile: int) -> Image.Image:
+    """The tile with the limbs that the detector saw; drawn large and shrunk, for smooth lines."""
+    if sample.keypoints is None:
+        return picture
+    sharp = 4
+    big = picture.resize((tile * sharp, tile * sharp), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(big)
+    height, width = sample.image.shape[:2]
+    scale = tile / max(width, height)
+    offset = (tile - np.array([width, height]) * scale) / 2
+    points = (sample.keypoints[:, :2] * scale + offset) * sharp
+    seen = sample.keypoints[:, 2] >= _SEEN
+    thick = max(2, round(tile * sharp / 70))
+    for a, b in SKELETON:
+        if seen[a] and seen[b]:
+            sides = {_side(a), _side(b)}
+            color = _SIDES[sides.pop() if len(sides) == 1 else ""]
+            draw.line([tuple(points[a]), tuple(points[b])], color, thick)
+    for k in np.flatnonzero(seen):
+        x, y = points[k]
+        draw.ellipse((x - thick, y - thick, x + thick, y + thick), _SIDES[_side(int(k))], _INK)
+    return big.resize((tile, tile), Image.Resampling.LANCZOS)
+
+
+def _side(keypoint: int) -> str:
+    side = KEYPOINT_NAMES[keypoint].partition("_")[0]
+    return side if side in _SIDES else ""
+
+
+def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: Any, room: float) -> list[str]:
+    """The beginning of a text in two lines of this width."""
+    text = " ".join(text.split())
+    letters = max(8, int(room / max(draw.textlength("abcdefghij ", font) / 11, 1)))
+    return textwrap.wrap(text, letters, max_lines=_LINES, placeholder=" …") or [""]
