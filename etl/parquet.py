@@ -51,7 +51,7 @@ def write_parquet(store: Store, table: str, rows: pa.Table, place: int | None = 
     sink = pa.BufferOutputStream()
     strings = [f.name for f in rows.schema if pa.types.is_string(f.type)]
     pq.write_table(
-        rows,
+        rows.cast(_plain(rows.schema)),
         sink,
         compression="zstd",
         compression_level=1,
@@ -99,6 +99,22 @@ def open_parquet(store: Store, path: str) -> pq.ParquetFile:
     return pq.ParquetFile(store.fs.open(store.full(path), "rb"))
 
 
+def with_lengths(path: str, rows: pa.Table) -> pa.Table:
+    """Columns of the file at `path`, its label arrays as the fixed-size lists of the table's schema."""
+    schema = TABLES[path.partition("/")[0]].schema
+    return rows.cast(pa.schema([schema.field(name) for name in rows.column_names]))
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """Lists without a length: Delta knows no other, and Polars refuses files that say otherwise."""
+    return pa.schema(
+        [
+            f.with_type(pa.list_(f.type.value_type)) if pa.types.is_fixed_size_list(f.type) else f
+            for f in schema
+        ]
+    )
+
+
 def read_keys(store: Store, file: DataFile) -> pa.Table:
     """Key (and content) columns of a file that waits for its commit, after checking the file itself.
 
@@ -112,7 +128,7 @@ def read_keys(store: Store, file: DataFile) -> pa.Table:
     with open_parquet(store, path) as parquet:
         if parquet.metadata.num_rows != file.rows:
             raise ValueError(f"{path} has {parquet.metadata.num_rows} rows and not {file.rows}")
-        if not parquet.schema_arrow.equals(spec.schema):
+        if not parquet.schema_arrow.equals(_plain(spec.schema)):
             raise ValueError(f"{path} has other columns than the table {file.table}")
         stats = json.loads(file.stats)
         if stats["numRecords"] != file.rows:

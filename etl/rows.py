@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.parquet import open_parquet
+from etl.parquet import open_parquet, with_lengths
 from etl.store import Store
 from etl.table import LakeTable
 
@@ -128,4 +128,4 @@ def _take(store: Store, take: Take, columns: Sequence[str]) -> pa.Table:
         offset = np.zeros(len(sizes), np.int64)
         offset[wanted] = np.concatenate([[0], np.cumsum(np.asarray(sizes)[wanted])[:-1]])
         rows = parquet.read_row_groups(wanted.tolist(), columns=list(columns))
-        return rows.take(pa.array(take.rows - starts[group] + offset[group]))
+        return with_lengths(take.path, rows.take(pa.array(take.rows - starts[group] + offset[group])))

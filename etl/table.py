@@ -16,7 +16,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from etl.parquet import DataFile, open_parquet, read_keys, write_parquet
+from etl.parquet import DataFile, open_parquet, read_keys, with_lengths, write_parquet
 from etl.store import Store
 from schemas.errors import ConflictError, LakeError
 from schemas.ids import hex_id
@@ -353,4 +353,4 @@ def _files(delta: DeltaTable, table: str) -> list[str]:
 
 def _read_file(path: str, store: Store, columns: list[str]) -> pd.DataFrame:
     with open_parquet(store, path) as parquet:
-        return parquet.read(columns).to_pandas(types_mapper=pd.ArrowDtype)
+        return with_lengths(path, parquet.read(columns)).to_pandas(types_mapper=pd.ArrowDtype)
