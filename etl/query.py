@@ -159,7 +159,7 @@ def _shaped(name: str, column: pa.ChunkedArray) -> np.ndarray:
         return column.to_pandas().to_numpy()
     matrix = _matrix(column)
     point = 2 if name.endswith("_2d") else 3 if name.endswith("_3d") or name == "keypoints" else None
-    return matrix if point is None else matrix.reshape(len(matrix), -1, point)
+    return matrix if point is None else matrix.reshape(len(matrix), matrix.shape[1] // point, point)
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:

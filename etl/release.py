@@ -49,7 +49,7 @@ def create_release(
         InputError: the selection keeps nothing.
         LakeError: rows of the images are missing.
     """
-    if not re.match(VERSION_PATTERN, name) or len(name) > 100:
+    if not re.fullmatch(VERSION_PATTERN, name) or len(name) > 100:
         raise ConfigError(f"release {name!r} is no semantic version, such as 0.1.0 or 1.0.0-beta.1")
     _refuse_taken(lake, name)
     if not selection.kept:

@@ -1,0 +1,226 @@
+"""A release is one version of `dataset` with exactly its rows, whatever happens while it is made."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from deltalake import DeltaTable
+
+import etl.release
+from etl.filter import select
+from etl.lake import Lake
+from etl.release import create_release, list_releases
+from schemas.errors import ConfigError, ConflictError, InputError, LakeError
+from schemas.policy import Policy
+from schemas.tables import DATASET
+from tests.lake_rows import IMAGES, LABELS, METRICS, fill, selected
+
+
+@pytest.fixture
+def lake(tmp_path):
+    made = Lake.create(tmp_path / "lake")
+    fill(made, 300)
+    return made
+
+
+def publish(lake: Lake, name: str = "0.1.0", policy: str | Policy = "lenient", **more: str):
+    return create_release(lake, name, selected(lake, policy), label_fingerprint=LABELS, **more)
+
+
+def joined_by_pandas(lake: Lake):
+    """The kept rows, joined by another engine than the one under test."""
+    t = {name: lake.table(name).to_pandas() for name in lake.tables()}
+    kept = t["selections"].query("keep")[["image_id"]]
+    labels = t["labels"].drop(columns=["fingerprint"])
+    images = t["images"][
+        ["image_id", "sample_id", "image_path", "image_sha256", "generator", "seed", "fingerprint"]
+    ]
+    samples = t["samples"][["sample_id", "pose_id", "caption_id", "prompt", "round"]]
+    poses = t["poses"][["pose_id", "source", "sequence", "frame"]]
+    captions = t["captions"][["caption_id", "text"]].rename(columns={"text": "caption"})
+    return (
+        kept.merge(images.rename(columns={"fingerprint": "generator_fingerprint"}), on="image_id")
+        .merge(samples, on="sample_id")
+        .merge(poses, on="pose_id")
+        .merge(captions, on="caption_id")
+        .merge(t["metrics_keypoints"].rename(columns={"fingerprint": "metric_fingerprint"}), on="image_id")
+        .merge(labels, on="sample_id")
+        .assign(label_fingerprint=LABELS)[DATASET.names]
+    )
+
+
+def test_the_rows_are_the_join_that_pandas_makes(lake):
+    made = publish(lake)
+    expected = joined_by_pandas(lake).sort_values("image_id").reset_index(drop=True)
+    rows = made.to_pandas(arrays="numpy").sort_values("image_id").reset_index(drop=True)
+    assert made.rows == len(rows) == len(expected) > 50
+    for name in DATASET.names:
+        for a, b in zip(rows[name], expected[name], strict=True):
+            if isinstance(a, np.ndarray):
+                np.testing.assert_array_equal(a, b)
+            else:
+                assert a == b or (a is None or a != a, b is None or b != b) == (True, True), name
+
+
+def test_rows_lie_sorted_by_source_and_score_across_files(lake, monkeypatch):
+    monkeypatch.setattr(etl.release, "join", lambda parts: _JOIN(parts, 40))
+    made = publish(lake)
+    rows = made.to_pandas(["source", "oks", "image_id"])
+    assert len(lake.table("dataset").files(made.dataset_version)) == -(-made.rows // 40) > 2
+    expected = rows.sort_values(
+        ["source", "oks", "image_id"], ascending=[True, False, True], na_position="last"
+    )
+    assert rows.equals(expected)
+
+
+_JOIN = etl.release.join
+
+
+def test_every_release_is_its_own_version_with_its_own_rows(lake):
+    first = publish(lake, "0.1.0", "lenient")
+    before = first.to_arrow()
+    second = publish(lake, "0.2.0", "strict")
+    assert second.dataset_version == first.dataset_version + 1
+    assert 0 < second.rows < first.rows
+    assert first.to_arrow().equals(before)
+    assert set(second.to_pandas()["image_id"]) < set(first.to_pandas()["image_id"])
+    plain = DeltaTable(lake.table("dataset").uri, version=second.dataset_version).to_pandas()
+    assert len(plain) == second.rows
+    assert (plain["oks"] >= np.float32(0.8)).all()
+    assert [r.name for r in list_releases(lake)] == ["0.1.0", "0.2.0"]
+
+
+def test_the_manifest_says_what_the_release_is_made_of(lake):
+    made = publish(lake, notes="first try")
+    data = lake.store.read(made.manifest_path)
+    assert hashlib.sha256(data).hexdigest() == made.manifest_sha256
+    manifest = json.loads(data)
+    assert manifest["rows"] == len(manifest["image_files"]) == made.rows
+    rows = made.to_pandas(["image_path", "image_sha256"])
+    assert manifest["image_files"] == dict(zip(rows["image_path"], rows["image_sha256"], strict=True))
+    for path, digest in manifest["dataset_files"].items():
+        assert hashlib.sha256(lake.store.read(path)).hexdigest() == digest
+    assert list(manifest["dataset_files"]) == lake.table("dataset").files(made.dataset_version)
+    assert manifest["fingerprints"] == {
+        "images": IMAGES,
+        "labels": LABELS,
+        "metrics_keypoints": METRICS,
+        "selection": made.selection,
+        "policy": manifest["fingerprints"]["policy"],
+    }
+    assert manifest["policy"]["rules"][0]["column"] == "oks"
+    assert manifest["table_versions"]["labels"] == lake.table("labels").version()
+    assert manifest["software"]["deltalake"]
+    assert made.notes == "first try"
+    assert Policy.model_validate(manifest["policy"]).fingerprint.value == manifest["fingerprints"]["policy"]
+
+
+@pytest.mark.parametrize("name", ["1", "v1.0.0", "1.0", "1.0.0/..", "../1.0.0", "01.0.0", "1.0.0\n", ""])
+def test_a_name_that_is_no_version_is_refused(lake, name):
+    with pytest.raises(ConfigError, match="is no semantic version"):
+        publish(lake, name)
+    assert lake.table("dataset").version() is None
+
+
+def test_a_name_is_taken_once(lake):
+    publish(lake, "0.1.0")
+    version = lake.table("dataset").version()
+    with pytest.raises(ConfigError, match=r"release 0\.1\.0 is there already and never changes"):
+        publish(lake, "0.1.0", "strict")
+    assert lake.table("dataset").version() == version
+
+
+def test_a_selection_that_keeps_nothing_is_refused(lake):
+    none = Policy(name="none", rules=({"column": "persons", "min": 1000},))
+    with pytest.raises(InputError, match="policy none keeps none of the 300 images"):
+        publish(lake, "0.1.0", none)
+
+
+def test_missing_labels_are_named(lake):
+    with pytest.raises(LakeError, match=r"table labels lacks \d+ rows, such as sample_id"):
+        create_release(lake, "0.1.0", selected(lake), label_fingerprint="other")
+    assert lake.table("dataset").version() is None
+    assert list_releases(lake) == []
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("where", ["_write_manifest", "software", "release"])
+def test_a_crash_on_the_way_leaves_no_release_and_the_next_attempt_makes_it(lake, monkeypatch, where):
+    def die(*args: object, **kwargs: object) -> None:
+        raise Killed
+
+    publish(lake, "0.0.1", "strict")
+    with monkeypatch.context() as patch:
+        patch.setattr(etl.release, where, die)
+        with pytest.raises(Killed):
+            publish(lake)
+    if where == "release":  # killed after the row was there
+        assert lake.release("0.1.0").rows == len(lake.release("0.1.0").to_arrow())
+        return
+    assert [r.name for r in list_releases(lake)] == ["0.0.1"]
+    half_made = lake.table("dataset").version()
+    made = publish(lake)
+    assert made.dataset_version == half_made
+    assert len(made.to_arrow()) == made.rows
+
+
+def test_what_a_crash_left_is_not_used_for_other_rows(lake, monkeypatch):
+    def die(*args: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(etl.release, "_write_manifest", die)
+        with pytest.raises(Killed):
+            publish(lake, "0.1.0", "lenient")
+    half_made = lake.table("dataset").version()
+    made = publish(lake, "0.1.0", "strict")
+    assert made.dataset_version == half_made + 1
+    assert (made.array("oks") >= np.float32(0.8)).all()
+
+
+def test_of_two_processes_with_one_name_one_wins_and_its_manifest_stays(lake, monkeypatch):
+    refuse = etl.release._refuse_taken
+
+    def other_first(lake: Lake, name: str) -> None:
+        refuse(lake, name)
+        with monkeypatch.context() as patch:
+            patch.setattr(etl.release, "_refuse_taken", refuse)
+            publish(lake, "0.1.0", "strict")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(etl.release, "_refuse_taken", other_first)
+        with pytest.raises(ConflictError, match=r"release 0\.1\.0 was published by another process"):
+            publish(lake, "0.1.0", "lenient")
+    winner = lake.release("0.1.0")
+    assert winner.policy == "strict"
+    assert len(winner.to_arrow()) == winner.rows
+    assert hashlib.sha256(lake.store.read(winner.manifest_path)).hexdigest() == winner.manifest_sha256
+
+
+def test_rows_that_two_plans_share_are_published_once(lake):
+    poses = lake.table("poses")
+    rows = poses.read()
+    again = rows.set_column(
+        rows.column_names.index("fingerprint"), "fingerprint", [["another plan"] * rows.num_rows]
+    )
+    poses.append(again)
+    made = publish(lake)
+    assert len(np.unique(made.array("image_id"))) == made.rows == len(made.to_arrow())
+
+
+def test_adding_images_changes_no_release(lake):
+    made = publish(lake)
+    before = made.to_arrow()
+    fill(lake, 60, seed=5)
+    later = publish(lake, "0.2.0")
+    assert later.rows > made.rows
+    assert lake.release("0.1.0").to_arrow().equals(before)
+    found = select(
+        lake, Policy(name="x", rules=()), metric_fingerprints={"metrics_keypoints": METRICS},
+        image_fingerprint=IMAGES,
+    )  # fmt: skip
+    assert found.images == 360
