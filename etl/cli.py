@@ -154,7 +154,7 @@ def sheet(
     names = [r.name for r in list_releases(lake)]
     if not names:
         raise LakeError(f"the lake {lake.url} has no release to draw; `posedreamer release create`")
-    contact_sheet(lake, release or names[-1], n=n).save(out)
+    contact_sheet(lake, release=release or names[-1], n=n).save(out)
     console.print(f"wrote {out}")
 
 
