@@ -1,6 +1,7 @@
 """Where on a body a point of its surface is: parts and landmarks of the template, of any body file."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def figure(body: Body) -> np.void:
     nose, mouth = joints[55], face[31:].mean(0)
     chin = mouth[1] - 1.2 * (nose[1] - mouth[1])
     ears = joints[58:60]
-    f = np.zeros((), _FIGURE)
+    f: Any = np.zeros((), _FIGURE)
     f["sole"], f["crown"], f["chin"] = template[:, 1].min(), template[:, 1].max(), chin
     f["hip"], f["knee"] = joints[1:3, 1].mean(), joints[4:6, 1].mean()
     f["ankle"], f["pelvis"] = joints[7:9, 1].mean(), joints[0, 1]

@@ -89,7 +89,7 @@ _WARM_SCENES = ("snowy field", "ski slope")
 def outfit(said: Mapping[str, str | None], seed: int) -> np.void:
     """Dresses a person as a caption's attributes say; what they leave open is drawn from the seed."""
     rng = np.random.default_rng([seed, 1])
-    o = np.zeros((), OUTFIT)
+    o: Any = np.zeros((), OUTFIT)
     subject = said.get("subject") or rng.choice(["woman", "man"])
     if subject in ("person", "child"):
         subject = rng.choice(["woman", "man"])
@@ -106,7 +106,7 @@ def outfit(said: Mapping[str, str | None], seed: int) -> np.void:
 
 
 def _color(word: str | None, rng: np.random.Generator) -> np.ndarray:
-    base = np.asarray(COLORS[word if word in COLORS else str(rng.choice(list(COLORS)))], float)
+    base = np.array(COLORS[word if word and word in COLORS else str(rng.choice(list(COLORS)))])
     return linear(np.clip(base + rng.normal(0, 4, 3) + rng.normal(0, 3), 4, 252))
 
 
@@ -129,7 +129,7 @@ def _face(
     elif demographic in _TONES_BY_WORD and demographic not in ("European", "Latin American"):
         words = ["black", "black", "brown"]
     word = said.get("hair_color")
-    o["hair"] = linear(np.asarray(HAIR[word if word in HAIR else str(rng.choice(words))], float))
+    o["hair"] = linear(HAIR[word if word and word in HAIR else str(rng.choice(words))])
     bald = not word and not feminine and rng.random() < 0.1
     o["hair_style"] = 0 if bald else 1 + (rng.random() < (0.75 if feminine else 0.1))
     o["hair_length"] = rng.uniform(0.02, 0.3)
@@ -160,17 +160,8 @@ def _cloth(word: str | None, patterns: tuple[int, ...], rng: np.random.Generator
 
 
 def _top(o: Any, top: str, color: str | None, feminine: bool, rng: np.random.Generator) -> None:
-    patterns = (PLAIN,) * 5 + (
-        STRIPES,
-        PINSTRIPES,
-        CHECKS,
-        DOTS,
-        HEATHER,
-        HEATHER,
-        BAND,
-        PRINT,
-        PRINT,
-    )
+    patterns: tuple[int, ...] = (PLAIN,) * 5
+    patterns += (STRIPES, PINSTRIPES, CHECKS, DOTS, HEATHER, HEATHER, BAND, PRINT, PRINT)
     if top in ("hoodie", "jacket", "sweater"):
         patterns = (PLAIN,) * 5 + (STRIPES, HEATHER, HEATHER, BAND, PRINT)
     o["top"] = _cloth(color, patterns, rng)

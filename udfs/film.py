@@ -1,6 +1,7 @@
 """From light to the pixels of a file: what a camera adds to a picture."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numba
 import numpy as np
@@ -32,7 +33,7 @@ def film(said: Mapping[str, str | None], seed: int) -> np.void:
     """The camera that a caption names, with a seed's small differences."""
     rng = np.random.default_rng([seed, 4])
     camera, realism = said.get("camera") or "", said.get("realism") or ""
-    o = np.zeros((), FILM)
+    o: Any = np.zeros((), FILM)
     grainy = "film" in camera or "film" in realism
     o["grain"] = rng.uniform(3.5, 6.5) if grainy else rng.uniform(0.6, 3.0)
     o["vignette"] = rng.uniform(0.0, 0.22)

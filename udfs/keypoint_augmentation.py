@@ -54,7 +54,7 @@ def _compose(renders: Renders, out: Batch, i: int, rng: np.random.Generator) -> 
     canvas = np.zeros((SIZE, SIZE, 3), np.float32)
     owner = np.full((SIZE, SIZE), -1, np.int8)
     kind = rng.choice(5, p=[0.05, 0.4, 0.22, 0.27, 0.06])  # nobody; as rendered; moved elsewhere; two; three
-    people = (0, 1, 1, 2, 3)[kind]
+    people = (0, 1, 1, 2, 3)[int(kind)]
     backdrop = renders.backgrounds[rng.integers(len(renders.backgrounds))]
     _paint_over(canvas, backdrop, rng)
     areas = np.zeros(MOST)
@@ -86,7 +86,9 @@ def _compose(renders: Renders, out: Batch, i: int, rng: np.random.Generator) -> 
         strip = owner if axis == 1 else owner.T
         strip[:bar] = strip[SIZE - bar :] = -1
     out.pictures[i] = picture
-    for p in np.flatnonzero(out.state[i] == 1):
+    for p in range(people):
+        if out.state[i, p] != 1:
+            continue
         points, box = out.keypoints[i, p], out.boxes[i, p]
         points[:, 2] = ((points[:, :2] >= low) & (points[:, :2] < high)).all(1)
         corner = np.clip(box[:2], low, high)

@@ -107,7 +107,8 @@ class KeypointNetwork(nn.Module):
         self.merge8 = nn.Sequential(_Residual(96), _convolution(96, 128))
         self.maps = nn.Conv2d(128, (1 + N_KEYPOINTS) * 4, 1)
         self.guess = nn.Conv2d(128, 4 + 2 * N_KEYPOINTS, 1)
-        nn.init.constant_(self.maps.bias, -4.0)  # almost every cell is background
+        # Almost every cell is background.
+        self.maps.bias = nn.Parameter(torch.full((self.maps.out_channels,), -4.0))
 
     def forward(self, pictures: Tensor) -> Maps:
         """pictures: (B, 3, 192, 192) float32 in [0, 255]."""
@@ -120,6 +121,10 @@ class KeypointNetwork(nn.Module):
         at8 = self.merge8(self.skip8(at8) + F.interpolate(self.up8(at16), scale_factor=2.0))
         maps = F.pixel_shuffle(self.maps(at8), 2)
         return Maps(maps[:, :1], maps[:, 1:], self.guess(at8))
+
+    def channels_last(self) -> "KeypointNetwork":
+        """The same network, its weights laid out as CPUs and tensor cores want them."""
+        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> "KeypointNetwork":
@@ -141,7 +146,7 @@ class KeypointNetwork(nn.Module):
             network.load_state_dict(state)
         except RuntimeError as error:
             raise ModelError(f"{path}: not weights of this network: {error}") from error
-        return network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        return network.eval().requires_grad_(False).channels_last().to(device)
 
     def save(self, path: Path, facts: dict[str, object]) -> None:
         """Half-precision weights as safetensors; `facts` (how it was trained) go into the file's header."""

@@ -110,8 +110,8 @@ def train(
     """Trains and saves the averaged weights; resumes from the checkpoint in `work` if there is one."""
     torch.manual_seed(seed)
     network = KeypointNetwork.load(start).requires_grad_(True) if start else KeypointNetwork()
-    network = network.to(memory_format=torch.channels_last).train()
-    average = KeypointNetwork().to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    network = network.channels_last().train()
+    average = KeypointNetwork().channels_last().eval().requires_grad_(False)
     average.load_state_dict(network.state_dict())
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.02)
     checkpoint = work / "checkpoint.safetensors"
@@ -149,7 +149,7 @@ def train(
                 )
                 if step % 1000 == 0 or step == steps:
                     quality = measure(
-                        average, check.pictures[..., :3], check.keypoints, check.visible, check.boxes
+                        average, list(check.pictures[..., :3]), check.keypoints, check.visible, check.boxes
                     )
                     row |= {"median_oks": round(quality.median, 4), "auc": round(quality.auc, 4)}
                     row["one_person"] = round(float((quality.counts == 1).mean()), 4)

@@ -1,6 +1,7 @@
 """The light of a picture, and what it does to a body: shadow, shade, highlights."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numba
 import numpy as np
@@ -59,7 +60,7 @@ def light(said: Mapping[str, str | None], up: np.ndarray, seed: int) -> np.void:
     toward = np.cross(up, right)  # horizontal; whichever way, it must lead to the camera
     toward = toward if toward[2] < 0 else -toward
     level = np.cos(azimuth) * toward + np.sin(azimuth) * right
-    o = np.zeros((), LIGHT)
+    o: Any = np.zeros((), LIGHT)
     direction = np.cos(height) * level + np.sin(height) * up
     o["direction"], o["up"] = direction / np.linalg.norm(direction), up
     # A camera balances most of the light's colour away: what is left is a tint, so colours stay readable.

@@ -127,13 +127,13 @@ def scenery(
         brightness: (3,) linear light on the surroundings.
     """
     rng = np.random.default_rng([seed, 3])
-    name = said.get("scene")
+    name = said.get("scene") or ""
     if name not in RECIPES:
         plain = [s.name for s in SCENES if s.group == "studio"]
         names = plain if said.get("background_color") else list(RECIPES)
         name = names[rng.integers(len(names))]
     recipe = RECIPES[name]
-    o = np.zeros((), SETTING)
+    o: Any = np.zeros((), SETTING)
     o["seed"], o["light"], o["scale"] = rng.integers(1 << 20), brightness, rng.uniform(0.8, 1.3)
     o["ground"] = recipe.ground
     o["ground_colors"] = _pair(recipe.colors, rng)
@@ -165,7 +165,7 @@ def _wall(o: Any, recipe: Recipe, word: str | None, distance: float, rng: np.ran
     o["wall"], o["wall_scale"] = recipe.wall, rng.uniform(0.7, 1.4)
     if recipe.wall == PLAIN and not recipe.sweep and rng.random() < 0.25 and word is None:
         o["wall"] = STRIPES
-    choice = tuple(recipe.wall_colors[rng.integers(len(recipe.wall_colors))])
+    choice = recipe.wall_colors[rng.integers(len(recipe.wall_colors))]
     color = COLORS.get(word or "", choice)
     first = (
         _pair((color,), rng)[0] if word is None else linear(np.asarray(color, float) + rng.normal(0, 2, 3))
