@@ -64,37 +64,14 @@ def show_plan(plans: "Sequence[StagePlan]") -> None:
     """What every stage would compute, and why."""
     rows = []
     for plan in plans:
-        more = " and more" if plan.open_ended else ""
-        why = f"stale: {plan.why_stale}" if plan.why_stale else ""
-        if plan.failed:
-            why = "; ".join(filter(None, [why, "failed before: --retry tries again"]))
-        if plan.open_ended:
-            why = "; ".join(filter(None, [why, "files to be read bring more"]))
-        rows.append(
-            (
-                plan.name,
-                plan.unit,
-                plan.done,
-                f"{plan.to_compute:,}{more}",
-                plan.new,
-                plan.stale,
-                plan.failed,
-                plan.coming,
-                why,
-            )
-        )
-    names = (
-        "stage",
-        "rows",
-        "done",
-        "to compute",
-        "new",
-        "stale",
-        "failed before",
-        "from stages before",
-        "why",
-    )
-    show_table("Plan", names, rows)
+        why = [f"{plan.new:,} new"] if plan.new else []
+        why += [f"{plan.stale:,} stale: {plan.why_stale}"] if plan.stale else []
+        why += [f"{plan.coming:,} from the stages before"] if plan.coming else []
+        why += ["more from files to be read"] if plan.open_ended else []
+        why += [f"{plan.failed:,} failed before, --retry tries them again"] if plan.failed else []
+        more = "+" if plan.open_ended else ""
+        rows.append((plan.name, plan.unit, plan.done, f"{plan.to_compute:,}{more}", "; ".join(why)))
+    show_table("Plan", ("stage", "rows", "done", "to compute", "why"), rows)
     if not any(plan.to_compute or plan.open_ended for plan in plans):
         console.print("Nothing to compute.")
 

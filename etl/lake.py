@@ -33,15 +33,15 @@ class Lake:
     def __init__(self, place: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> None:
         self.store = Store.at(place, options)
         try:
-            facts = json.loads(self.store.read(_MARKER))
+            found = json.loads(self.store.read(_MARKER))["format"]
         except FileNotFoundError as error:
             raise LakeError(
                 f"{self.store.url} is not a lake (it has no {_MARKER}); `posedreamer run` makes one"
             ) from error
-        if facts.get("format") != FORMAT:
-            raise LakeError(
-                f"{self.store.url} has lake format {facts.get('format')}, this software reads {FORMAT}"
-            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise LakeError(f"{self.store.url}: {_MARKER} is damaged: {error!r}") from error
+        if found != FORMAT:
+            raise LakeError(f"{self.store.url} has lake format {found}, this software reads {FORMAT}")
         self._tables: dict[str, LakeTable] = {}
 
     @classmethod

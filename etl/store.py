@@ -20,6 +20,8 @@ _S3_NAMES = {
     "token": "AWS_SESSION_TOKEN",
     "endpoint_url": "AWS_ENDPOINT_URL",
     "region": "AWS_REGION",
+    "region_name": "AWS_REGION",
+    "anon": "AWS_SKIP_SIGNATURE",
 }
 
 
@@ -137,7 +139,7 @@ def _arrow_s3(options: Mapping[str, str]) -> dict[str, Any]:
         "secret_key": options.get("AWS_SECRET_ACCESS_KEY"),
         "session_token": options.get("AWS_SESSION_TOKEN"),
         "region": options.get("AWS_REGION") or os.environ.get("AWS_REGION"),
-        "anonymous": str(options.get("anon", "")).lower() == "true" or None,
+        "anonymous": str(options.get("AWS_SKIP_SIGNATURE", "")).lower() == "true" or None,
     }
     endpoint = options.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:

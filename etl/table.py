@@ -298,6 +298,8 @@ class LakeTable:
         repeated = 0
         new = _Keys()
         for file in files:
+            if file.table != self.name:
+                raise LakeError(f"table {self.name}: nothing was committed: {file.name} is of {file.table}")
             try:
                 rows = read_keys(self.store, file)
             except (OSError, ValueError, pa.ArrowInvalid) as error:

@@ -1,5 +1,6 @@
 """The Dask workers that compute: a local cluster, or one that is already there."""
 
+import logging
 import os
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -50,7 +51,8 @@ class Workers:
                 processes=count > 0,
                 memory_limit=0,
                 dashboard_address=":0",  # any free port: two runs on one machine must not meet
-                silence_logs="ERROR",
+                # What goes wrong comes back as an error; what is left are quarrels about closing connections.
+                silence_logs=logging.CRITICAL,
             )
         return Client(self._local)
 

@@ -1,0 +1,86 @@
+"""The stages of a pipeline: every ingredient alone changes the fingerprints that depend on it."""
+
+import shutil
+
+import pytest
+
+from etl.lake import Lake
+from etl.settings import load_pipeline
+from etl.stages import Stages
+from schemas.fingerprint import difference
+from udfs.body import body_files
+from udfs.keypoints import WEIGHTS, KeypointMetric
+
+BASE = """\
+lake: lake
+poses: [{{name: demo, path: bundled}}]
+plan: {{image_size: [64, 64]}}
+body: {{model: body.npz}}
+{more}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stages")
+    shutil.copy(body_files(None)["neutral"], folder / "body.npz")
+    return folder
+
+
+def _prints(folder, text: str = "") -> dict[str, tuple[str, str]]:
+    file = folder / "pipeline.yaml"
+    file.write_text(text if text.startswith("lake") else BASE.format(more=text))
+    stages = Stages(Lake.create(folder / "lake"), load_pipeline(file))
+    made = [*stages.reading, stages.samples, stages.labels, stages.images, stages.keypoints]
+    return {s.name: (s.fingerprint.value, s.fingerprint.json) for s in made}
+
+
+def _changed(before, after) -> dict[str, str]:
+    return {k: difference(before[k][1], after[k][1]) for k in before if before[k][0] != after[k][0]}
+
+
+def test_a_setting_changes_its_stage_and_those_after_it(folder):
+    base = _prints(folder)
+    changed = _changed(base, _prints(folder, "image: {quality: 80}"))
+    assert set(changed) == {"images", "keypoints"}
+    assert changed["images"] == "parameters.quality 92 -> 80"
+    assert changed["keypoints"].startswith("upstream.images")
+
+    changed = _changed(base, _prints(folder, BASE.format(more="").replace("64, 64", "64, 80")))
+    assert set(changed) == {"samples"}, "a sample's labels and images are found by its own id"
+    changed = _changed(base, _prints(folder, BASE.format(more="").replace("bundled", "bundled, every: 2")))
+    assert set(changed) == {"read demo"}
+
+
+def test_what_changes_no_result_changes_no_fingerprint(folder):
+    base = _prints(folder)
+    text = BASE.format(more="policy: lenient\ncluster: {workers: 1, partition_rows: 7}")
+    assert _changed(base, _prints(folder, text.replace("bundled", "bundled, licence: mine"))) == {}
+
+
+def test_a_byte_of_a_model_file_changes_what_is_computed_with_it(folder):
+    base = _prints(folder)
+    body = folder / "body.npz"
+    whole = body.read_bytes()
+    body.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    changed = _changed(base, _prints(folder))
+    body.write_bytes(whole)
+    assert set(changed) == {"labels", "images", "keypoints"}
+    assert changed["labels"].startswith("models.body")
+
+    weights = folder / "weights.safetensors"
+    whole = WEIGHTS.read_bytes()
+    weights.write_bytes(whole)
+    assert _changed(base, _prints(folder, "metrics: {keypoints: {weights: weights.safetensors}}")) == {}
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    changed = _changed(base, _prints(folder, "metrics: {keypoints: {weights: weights.safetensors}}"))
+    assert set(changed) == {"keypoints"}
+    assert changed["keypoints"].startswith("models.")
+
+
+def test_a_version_changes_the_fingerprint(monkeypatch):
+    before = KeypointMetric().fingerprint()
+    monkeypatch.setattr(KeypointMetric, "version", KeypointMetric.version + 1)
+    after = KeypointMetric().fingerprint()
+    assert before.value != after.value
+    assert difference(before.json, after.json).startswith("version ")
