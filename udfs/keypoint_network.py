@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from schemas.coco import N_KEYPOINTS
+from schemas.coco import FLIP, N_KEYPOINTS
 from schemas.errors import ModelError
 
 SIZE = 192
@@ -66,6 +66,14 @@ class Maps:
     centers: Tensor
     keypoints: Tensor
     guesses: Tensor
+
+    def mirrored(self) -> "Maps":
+        """What these maps say about the mirrored pictures."""
+        order = list(FLIP)
+        offsets = self.guesses[:, 4:].unflatten(1, (N_KEYPOINTS, 2))[:, order]
+        offsets = offsets * torch.tensor([-1.0, 1.0], device=offsets.device)[:, None, None]
+        guesses = torch.cat([self.guesses[:, [2, 1, 0, 3]], offsets.flatten(1, 2)], dim=1)
+        return Maps(self.centers.flip(3), self.keypoints[:, order].flip(3), guesses.flip(3))
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -158,22 +166,27 @@ class KeypointNetwork(nn.Module):
         save_file(half, path, metadata=header)
 
     @torch.inference_mode()
-    def detect(self, pictures: Sequence[np.ndarray], *, threshold: float = 0.4) -> list[People]:
+    def detect(
+        self, pictures: Sequence[np.ndarray], *, threshold: float = 0.4, mirror: bool = True
+    ) -> list[People]:
         """The people in each picture.
 
         Args:
             pictures: (H, W, 3) uint8 RGB, of any sizes.
             threshold: certainty from which a centre is a person.
+            mirror: looks at the mirror image as well and takes the mean: twice the time, a better answer.
         """
         if not pictures:
             return []
         fitted = [letterbox(picture) for picture in pictures]
         batch = torch.from_numpy(np.stack([canvas for canvas, _, _ in fitted]))
         batch = batch.to(next(self.parameters()).device).permute(0, 3, 1, 2).float()
-        maps = self(batch)
-        centers = maps.centers.float().sigmoid().cpu().numpy()[:, 0]
-        keypoints = maps.keypoints.float().sigmoid().cpu().numpy()
-        guesses = maps.guesses.float().cpu().numpy()
+        maps = [self(batch), self(batch.flip(3)).mirrored()] if mirror else [self(batch)]
+        centers, keypoints, guesses = (
+            sum(getattr(m, name).float() for m in maps).cpu().numpy() / len(maps)
+            for name in ("centers", "keypoints", "guesses")
+        )
+        centers, keypoints = _sigmoid(centers[:, 0]), _sigmoid(keypoints)
         found = []
         for i, (_, scale, offset) in enumerate(fitted):
             people = decode(centers[i], keypoints[i], guesses[i], threshold)
@@ -184,6 +197,10 @@ class KeypointNetwork(nn.Module):
             points[..., :2] = (points[..., :2] - shift) / scale
             found.append(People(people.scores, points, boxes))
         return found
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
 
 
 def letterbox(picture: np.ndarray) -> tuple[np.ndarray, float, tuple[int, int]]:

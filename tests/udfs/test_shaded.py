@@ -93,13 +93,13 @@ def test_another_seed_paints_another_picture_of_the_same_person(model):
 
 
 def test_the_silhouette_is_that_of_the_labels(model):
-    table = rows(model, 2, seed=1)
+    table = rows(model, 2, seed=1, size=256)
     for i in range(2):
         painted, vertices = layers(model, table, i)
         row = table.slice(i, 1).to_pylist()[0]
         camera = np.asarray([row["focal"]]), np.asarray([row["princpt"]])
-        label = rasterize(vertices[None], model.body.faces, *camera, SIZE, SIZE).face[0] >= 0
-        mine = painted.person[..., 3] > 0.5
+        label = rasterize(vertices[None], model.body.faces, *camera, 256, 256).face[0] >= 0
+        mine = painted.person[..., 3] >= 0.5
         assert (label & mine).sum() / (label | mine).sum() > 0.97
         # Every pixel whose centre the body covers has some of it, and none far from it has any.
         assert (painted.person[..., 3][label] > 0).mean() > 0.999
