@@ -136,7 +136,8 @@ def pending(lake: Lake, stage: Stage) -> Pending:
     failed = open_ids[at >= 0]
     rest = open_ids[at < 0]
     stale = np.isin(rest, keys[~mine])
-    why = explain(lake, rows.filter(pa.array(~mine)), stage.fingerprint) if stale.any() else ""
+    others = rows.filter(pa.array(np.isin(keys, rest[stale]) & ~mine))
+    why = explain(lake, others, stage.fingerprint) if stale.any() else ""
     return Pending(len(ids), rest[~stale], rest[stale], failed, tries[at[at >= 0]], why)
 
 

@@ -159,7 +159,9 @@ def test_the_plan_says_what_a_change_will_cost(finished):
     assert plans["images"].why_stale == "parameters.quality 92 -> 80"
     file.write_text(text.replace("every: 10", "every: 5"))
     assert _todo(file) == {"read amass": 1}
-    assert {p.name for p in plan_pipeline(load_pipeline(file)) if p.open_ended} >= {"samples", "images"}
+    plans = {p.name: p for p in plan_pipeline(load_pipeline(file))}
+    assert plans["read amass"].why_stale == "parameters.every 10 -> 5"
+    assert {name for name, p in plans.items() if p.open_ended} >= {"samples", "images"}
 
 
 def test_more_poses_change_no_sample_that_exists(finished):
