@@ -81,12 +81,18 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, set | frozenset):
         value = sorted(value)
     if isinstance(value, tuple | list):
-        if any(isinstance(v, Mapping) or dataclasses.is_dataclass(v) for v in value):
+        if any(_has_parts(v) for v in value):
             flat = {f"{name}.length": len(value)}
             for i, item in enumerate(value):
                 flat |= _flat(f"{name}.{i}", item)
             return flat
-        return {name: list(value)}
+        return {name: [_flat(name, v)[name] for v in value]}
     if value is None or isinstance(value, bool | int | float | str):
         return {name: value}
     raise TypeError(f"{name} is a {type(value).__name__}, which has no stable text form")
+
+
+def _has_parts(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return any(_has_parts(v) for v in value)
+    return isinstance(value, Mapping) or dataclasses.is_dataclass(value) or hasattr(value, "model_dump")
