@@ -68,7 +68,9 @@ def _spill(part: Part, bucket_rows: int, folder: Path) -> list[Path]:
     writers = [pa.ipc.new_file(file, schema) for file in files]
     try:
         names = [part.key, *(name for name in part.columns if name != part.key)]
-        for batch in part.rows.to_batches(columns=names, filter=part.where, batch_readahead=2):
+        for batch in part.rows.to_batches(
+            columns=names, filter=part.where, batch_readahead=2, fragment_readahead=1
+        ):
             keys = batch.column(part.key).to_numpy()
             low, high = np.searchsorted(wanted, keys, "left"), np.searchsorted(wanted, keys, "right")
             counts = high - low

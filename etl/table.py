@@ -1,5 +1,6 @@
 """One Delta table of the lake: read it, and commit files to it with the checks that Delta does not make."""
 
+import json
 import os
 import time
 import uuid
@@ -112,8 +113,33 @@ class LakeTable:
         return self.delta().version() if self.exists() else None
 
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
-        """Commits, newest first; what a commit was annotated with stands at the top level."""
-        return self.delta().history(limit) if self.exists() else []
+        """Commits, newest first, with their `version`; a commit's annotations are at the top level."""
+        newest = self.version()
+        if newest is None:
+            return []
+        oldest = -1 if limit is None else max(newest - limit, -1)
+        commits = []
+        for version in range(newest, oldest, -1):
+            found = self._commit_info(version)
+            if found is None:  # another tool has cleaned the log up
+                break
+            commits.append({**found, "version": version})
+        return commits
+
+    def _commit_info(self, version: int) -> dict[str, Any] | None:
+        """What the log says of one commit; None when it has no such version.
+
+        Not by deltalake's `history`: it lists the newest commits and counts their numbers down from the
+        version that was opened, so a commit in between shifts all of them.
+        """
+        try:
+            data = self.store.read(f"{self.name}/_delta_log/{version:020d}.json")
+        except FileNotFoundError:
+            return None
+        for line in data.splitlines():
+            if b'"commitInfo"' in line and (info := json.loads(line).get("commitInfo")) is not None:
+                return info
+        return {}
 
     def files(self, version: int | None = None) -> list[str]:
         """Paths of the version's Parquet files, relative to the lake, in a stable order."""
@@ -252,11 +278,11 @@ class LakeTable:
         except CommitFailedError:
             return None
         # The object does not learn which version it made, and the newest may be another writer's.
-        for limit in (8, None):
-            for commit in self.delta().history(limit):
-                if commit.get("posedreamer.commit") == mark:
-                    return int(commit["version"])
-        raise LakeError(f"table {self.name}: the commit {mark} is not in the table's history")
+        version = delta.version()
+        while (commit := self._commit_info(version := version + 1)) is not None:
+            if commit.get("posedreamer.commit") == mark:
+                return version
+        raise LakeError(f"table {self.name}: the commit {mark} is not in the table's log")
 
     def _busy(self) -> ConflictError:
         return ConflictError(

@@ -138,6 +138,28 @@ def test_a_version_stays_readable(lake):
         lake.table("captions").delta()
 
 
+def test_history_numbers_commits_as_the_log_does_while_others_write(lake, monkeypatch):
+    table, rival = lake.table("poses"), Lake(lake.url).table("poses")
+    for i in range(3):
+        table.append(random_rows("poses", 2, i), {"n": str(i + 1)})
+    opened = table.version
+
+    def overtaken() -> int | None:
+        version = opened()
+        rival.append(random_rows("poses", 2, 50), {"n": "4"})
+        return version
+
+    monkeypatch.setattr(table, "version", overtaken)
+    assert [(c["version"], c.get("n")) for c in table.history(2)] == [(3, "3"), (2, "2")]
+    monkeypatch.undo()
+    found = [(c["version"], c.get("n")) for c in table.history()]
+    assert found == [(4, "4"), (3, "3"), (2, "2"), (1, "1"), (0, None)]
+    plain = table.delta().history()
+    assert [(c["version"], c.get("n"), c["timestamp"]) for c in plain] == [
+        (c["version"], c.get("n"), c["timestamp"]) for c in table.history()
+    ]
+
+
 def test_repeated_rows_are_left_out_wherever_they_are(lake):
     table = lake.table("poses")
     rows = random_rows("poses", 30, 1)
