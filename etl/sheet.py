@@ -1,6 +1,5 @@
 """Contact sheets: what a lake holds, to look at."""
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from schemas.errors import InputError
 from udfs.picture import decode
 
 _MARGIN, _GAP, _LINES = 14, 3, 2
+_CHARACTERS = 400
 _PAPER, _INK, _FAINT = (255, 255, 255), (38, 38, 38), (120, 120, 120)
 _SIDES = {"left": (255, 140, 0), "right": (0, 190, 255), "": (90, 230, 110)}
 """The subject's left is orange and right is blue, as in most drawings of COCO's keypoints."""
@@ -185,6 +185,22 @@ def _side(keypoint: int) -> str:
 
 def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: Any, room: float) -> list[str]:
     """The beginning of a text in two lines of this width."""
-    text = " ".join(text.split())
-    letters = max(8, int(room / max(draw.textlength("abcdefghij ", font) / 11, 1)))
-    return textwrap.wrap(text, letters, max_lines=_LINES, placeholder=" …") or [""]
+    lines = [""]
+    for word in text[:_CHARACTERS].split():
+        grown = f"{lines[-1]} {word}".strip()
+        if draw.textlength(grown, font) <= room or not lines[-1]:
+            lines[-1] = grown
+        elif len(lines) < _LINES:
+            lines.append(word)
+        else:
+            lines[-1] += " …"
+            break
+    return [_cut(draw, line, font, room) for line in lines]
+
+
+def _cut(draw: ImageDraw.ImageDraw, line: str, font: Any, room: float) -> str:
+    if draw.textlength(line, font) <= room:
+        return line
+    while line and draw.textlength(line + "…", font) > room:
+        line = line[:-1].rstrip(" …")
+    return line + "…"

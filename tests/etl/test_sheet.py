@@ -63,6 +63,17 @@ def test_the_sheet_grows_with_the_samples():
     draw_sheet([sample(caption="", oks=None), sample(caption="word " * 500), sample(caption="x" * 900)], 3)
 
 
+@pytest.mark.parametrize("caption", ["word " * 500, "W" * 900, "a " + "W" * 900, "a man, " * 9])
+def test_a_caption_never_runs_into_the_score(caption):
+    without, score_only = (draw_sheet([sample(caption=c, oks=0.5)], tile=100) for c in (caption, ""))
+    score = np.asarray(score_only)[117:130] < 200
+    left = np.flatnonzero(score.any((0, 2)))[0]
+    text = np.asarray(without)[117:130]
+    assert (text[:, left - 5 : left] == 255).all()
+    assert (text[:, :left] < 200).any()
+    np.testing.assert_array_equal(text[:, left:], np.asarray(score_only)[117:130, left:])
+
+
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
     made = Lake.create(tmp_path_factory.mktemp("sheet") / "lake")
