@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etl.display import console, show_error, show_funnel, show_plan, show_table, watching
-from schemas.errors import PosedreamerError
+from etl.display import checking, console, show_error, show_funnel, show_plan, show_table, watching
+from schemas.errors import LakeError, PosedreamerError
 
 if TYPE_CHECKING:
     from etl.filter import Selection
@@ -148,7 +148,6 @@ def sheet(
     from etl.release import list_releases
     from etl.settings import load_pipeline
     from etl.sheet import contact_sheet
-    from schemas.errors import LakeError
 
     lake = Lake(load_pipeline(file).lake)
     names = [r.name for r in list_releases(lake)]
@@ -194,6 +193,25 @@ def release_list(pipeline: PipelineOption = DEFAULT_FILE) -> None:
         for r in found
     ]
     show_table("Releases", ("release", "rows", "policy", "dataset version", "created (UTC)", "notes"), rows)
+
+
+@releases.command("verify")
+def release_verify(
+    name: Annotated[str, typer.Argument(help="name of the release")],
+    pipeline: PipelineOption = DEFAULT_FILE,
+) -> None:
+    """Check that every file of a release is still what was published, byte by byte."""
+    from etl.lake import Lake
+    from etl.settings import load_pipeline
+    from etl.verify import verify_release
+
+    lake = Lake(load_pipeline(pipeline).lake)
+    with checking(f"release {name}") as watch:
+        faults = verify_release(lake, name, watch)
+    if faults:
+        show_table("Faults", ("file", "what is wrong"), [(f.path, f.what) for f in faults])
+        raise LakeError(f"release {name} is damaged: {len(faults)} faults")
+    console.print(f"Release {name} is intact.")
 
 
 def _publish_once(lake: "Lake", pipeline: "Pipeline", selection: "Selection", name: str) -> None:

@@ -49,6 +49,14 @@ def watching() -> "Iterator[Callable[[Progress], None]]":
         yield move
 
 
+@contextmanager
+def checking(what: str) -> "Iterator[Callable[[int, int], None]]":
+    """A bar for files that are checked; yields the callback that moves it."""
+    with Bars(TextColumn(what), BarColumn(bar_width=24), MofNCompleteColumn(), console=console) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
 def show_table(title: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table; numbers stand to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
