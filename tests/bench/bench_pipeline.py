@@ -19,7 +19,7 @@ from etl.stages import Stages
 from etl.workers import Workers
 from tests.bench.blank import Blank
 from udfs.images import Images
-from udfs.motions import random_poses
+from udfs.random_poses import random_poses
 
 
 def main() -> None:
@@ -53,9 +53,8 @@ def _bench(folder: Path, samples: int, count: int) -> None:
     print(f"{'stage':<14}{'rows':>8}{'seconds':>10}{'rows/s':>10}{'in UDF':>9}   ({count} workers)")
     for row in [*rows, blank, warm]:
         share = row.udf_seconds / count / row.seconds
-        print(
-            f"{row.stage:<14}{row.computed:>8}{row.seconds:>10.1f}{row.computed / row.seconds:>10.0f}{share:>9.0%}"
-        )
+        rate = row.computed / row.seconds
+        print(f"{row.stage:<14}{row.computed:>8}{row.seconds:>10.1f}{rate:>10.0f}{share:>9.0%}")
     started = time.perf_counter()
     publish(lake, pipeline, select_images(lake, pipeline), "0.1.0")
     print(f"{'publish':<14}{samples:>8}{time.perf_counter() - started:>10.1f}")

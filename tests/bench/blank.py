@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 
 from udfs.generator import Generator, Paint
 from udfs.udf import Worker

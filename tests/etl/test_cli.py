@@ -93,22 +93,6 @@ def readme_commands() -> list[list[str]]:
     return [w for w in words if w and w[0] == "posedreamer"]
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """A small demo where the README's commands and snippets expect the full one: in demo/."""
-    folder = tmp_path_factory.mktemp("readme")
-    (folder / "demo").mkdir()
-    run = CliRunner()
-    file = folder / "demo" / "pipeline.yaml"
-    assert run.invoke(app, ["init", str(file)]).exit_code == 0
-    text = file.read_text()
-    assert "# every: 5" in text
-    file.write_text(text.replace("# every: 5 ", "every: 24 "))
-    result = run.invoke(app, ["run", str(file)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return folder
-
-
 def test_every_command_of_the_readme_runs(demo, monkeypatch):
     monkeypatch.chdir(demo)
     commands = readme_commands()
