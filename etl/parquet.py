@@ -96,7 +96,7 @@ def _bound(value: object, after: str) -> object:
 
 def open_parquet(store: Store, path: str) -> pq.ParquetFile:
     """A Parquet file of the lake by its relative path."""
-    return pq.ParquetFile(store.fs.open(store.full(path), "rb"))
+    return pq.ParquetFile(store.full(path), filesystem=store.arrow)
 
 
 def with_lengths(path: str, rows: pa.Table) -> pa.Table:
