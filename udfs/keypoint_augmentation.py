@@ -16,6 +16,10 @@ from udfs.noise import cell, value2
 MOST = 3
 """People in one training picture at the most."""
 
+_KINDS = (0.05, 0.4, 0.22, 0.27, 0.06)
+_EASY = (0.05, 0.95, 0.0, 0.0, 0.0)
+"""Shares of pictures with nobody, one as rendered, one moved elsewhere, two people, three."""
+
 _HIDDEN = 0.4
 """A person of whom less can be seen is neither demanded of the network nor held against it."""
 
@@ -37,8 +41,8 @@ class Batch:
     state: np.ndarray
 
 
-def make_batch(renders: Renders, size: int, rng: np.random.Generator) -> Batch:
-    """`size` training pictures."""
+def make_batch(renders: Renders, size: int, rng: np.random.Generator, difficulty: float = 1.0) -> Batch:
+    """`size` training pictures; difficulty is the share of them that are no clean, upright renders."""
     out = Batch(
         np.empty((size, SIZE, SIZE, 3), np.uint8),
         np.zeros((size, MOST, N_KEYPOINTS, 3), np.float32),
@@ -46,23 +50,23 @@ def make_batch(renders: Renders, size: int, rng: np.random.Generator) -> Batch:
         np.zeros((size, MOST), np.int8),
     )
     for i in range(size):
-        _compose(renders, out, i, rng)
+        _compose(renders, out, i, rng, easy=rng.random() >= difficulty)
     return out
 
 
-def _compose(renders: Renders, out: Batch, i: int, rng: np.random.Generator) -> None:
+def _compose(renders: Renders, out: Batch, i: int, rng: np.random.Generator, easy: bool) -> None:
     canvas = np.zeros((SIZE, SIZE, 3), np.float32)
     owner = np.full((SIZE, SIZE), -1, np.int8)
-    kind = rng.choice(5, p=[0.05, 0.4, 0.22, 0.27, 0.06])  # nobody; as rendered; moved elsewhere; two; three
+    kind = rng.choice(5, p=_EASY if easy else _KINDS)  # nobody; as rendered; moved elsewhere; two; three
     people = (0, 1, 1, 2, 3)[int(kind)]
     backdrop = renders.backgrounds[rng.integers(len(renders.backgrounds))]
     _paint_over(canvas, backdrop, rng)
     areas = np.zeros(MOST)
     for p in range(people):
         k = rng.integers(len(renders))
-        whole = p == 0 and kind != 2 and rng.random() < 0.75
+        whole = p == 0 and kind != 2 and (easy or rng.random() < 0.75)
         flip = rng.random() < 0.5
-        inverse, forward = _placement(renders.boxes[k], people, p, flip, rng)
+        inverse, forward = _placement(renders.boxes[k], people, p, flip, easy, rng)
         extent = np.array([SIZE, SIZE, -1, -1], np.int64)
         areas[p] = _warp(renders.pictures[k], inverse, whole, p, canvas, owner, extent)
         if areas[p] < 60:
@@ -72,12 +76,12 @@ def _compose(renders: Renders, out: Batch, i: int, rng: np.random.Generator) -> 
         out.keypoints[i, p, :, :2] = points
         out.boxes[i, p] = [*extent[:2], *(extent[2:] + 1 - extent[:2])]
         out.state[i, p] = 1
-    if rng.random() < 0.3:
+    if rng.random() < 0.3 and not easy:
         for _ in range(rng.integers(1, 4)):
             _occlude(canvas, owner, backdrop, rng)
-    picture = _damage(canvas, rng)
+    picture = canvas.astype(np.uint8) if easy else _damage(canvas, rng)
     low, high = np.zeros(2), np.full(2, float(SIZE))
-    if rng.random() < 0.12:  # bars, as around a picture that is not square
+    if rng.random() < 0.12 and not easy:  # bars, as around a picture that is not square
         axis, bar = rng.integers(2), int(rng.integers(4, 44))
         low[axis], high[axis] = bar, SIZE - bar
         picture = picture.swapaxes(0, 1) if axis == 0 else picture
@@ -98,13 +102,15 @@ def _compose(renders: Renders, out: Batch, i: int, rng: np.random.Generator) -> 
 
 
 def _placement(
-    box: np.ndarray, people: int, place: int, flip: bool, rng: np.random.Generator
+    box: np.ndarray, people: int, place: int, flip: bool, easy: bool, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """(2, 3) affine maps, picture to render and back, that put the person of `box` somewhere."""
     spread = rng.normal(0, 14) if rng.random() < 0.85 else rng.uniform(-180, 180)
-    angle = np.radians(spread if rng.random() < 0.6 else 0.0)
+    angle = np.radians(spread if rng.random() < 0.6 and not easy else 0.0)
     size = float(max(box[2:].max(), 8.0))
     share = rng.uniform(0.72, 1.0) if rng.random() < 0.5 else rng.uniform(0.22, 1.25)
+    if easy:
+        share = rng.uniform(0.8, 1.0)
     if people > 1:
         share = min(share, rng.uniform(0.35, 1.0))
     scale = share * SIZE / size
