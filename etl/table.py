@@ -222,11 +222,13 @@ class LakeTable:
         for _ in range(_ATTEMPTS):
             delta = self._open_or_create()
             self._refresh_keys(delta)
-            kept, repeated = self._without_repeats(files, self._keys)
+            kept, repeated, keys = self._without_repeats(files, self._keys)
             if not kept:
                 return Commit(None, 0, repeated)
             version = self._transact(delta, kept, [], note)
             if version is not None:
+                # The next commit need not read these files again.
+                self._keys.add([f"{self.name}/{f.name}" for f in kept], keys.keys, keys.contents)
                 return Commit(version, sum(f.rows for f in kept), repeated)
         raise self._busy()
 
@@ -238,7 +240,7 @@ class LakeTable:
         """
         if not files:
             raise LakeError(f"table {self.name}: nothing was committed: no files to replace its rows with")
-        kept, repeated = self._without_repeats(files, _Keys())
+        kept, repeated, _ = self._without_repeats(files, _Keys())
         if repeated:
             raise LakeError(f"table {self.name}: nothing was committed: {repeated} rows are there twice")
         for _ in range(_ATTEMPTS):
@@ -299,7 +301,10 @@ class LakeTable:
         )
 
     def _refresh_keys(self, delta: DeltaTable) -> None:
-        fresh = [f for f in _files(delta, self.name) if f not in self._keys.seen]
+        files = _files(delta, self.name)
+        if not self._keys.seen.issubset(files):
+            self._keys = _Keys()  # a row of a file that was taken out is new when it comes again
+        fresh = [f for f in files if f not in self._keys.seen]
         parts = []
         for path in fresh:
             with open_parquet(self.store, path) as parquet:
@@ -318,8 +323,9 @@ class LakeTable:
             contents = rows.column(self.spec.content).to_numpy()
         return row_keys(rows.select(list(self.spec.key))), contents
 
-    def _without_repeats(self, files: Sequence[DataFile], there: _Keys) -> tuple[list[DataFile], int]:
-        """The files less the rows that are there or in an earlier file; a file is rewritten if need be."""
+    def _without_repeats(self, files: Sequence[DataFile], there: _Keys) -> tuple[list[DataFile], int, _Keys]:
+        """The files less the rows that are there or in an earlier file, the number of those, and the keys
+        of the others; a file is rewritten if need be."""
         kept: list[DataFile] = []
         repeated = 0
         new = _Keys()
@@ -358,7 +364,7 @@ class LakeTable:
                 keys, contents = keys[~known], contents[~known]
             new.add([], keys, contents)
             kept.append(file)
-        return kept, repeated
+        return kept, repeated, new
 
 
 def computed_by(fingerprints: Sequence[str]) -> pads.Expression:

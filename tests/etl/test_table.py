@@ -18,6 +18,7 @@ import pytest
 from deltalake import DeltaTable
 
 from etl.lake import Lake
+from etl.parquet import open_parquet
 from etl.table import row_keys
 from schemas.errors import ConfigError, ConflictError, LakeError, SchemaError
 from schemas.tables import TABLES
@@ -259,6 +260,31 @@ def test_replacing_holds_the_new_rows_alone_and_old_versions_theirs(lake):
     again = table.replace([table.write(old)])
     assert table.read(version=again.version).equals(old)
     assert lake.table("poses").append(new).rows == 6
+
+
+def test_rows_that_were_replaced_may_come_again(lake):
+    table = lake.table("poses")
+    rows = random_rows("poses", 5, 1)
+    table.append(rows)
+    table.append(random_rows("poses", 5, 2))
+    table.replace([table.write(random_rows("poses", 5, 3))])
+    assert table.append(rows).rows == 5
+    assert table.count() == 10
+
+
+def test_keys_of_a_file_are_read_once(lake, monkeypatch):
+    table = lake.table("poses")
+    opened: list[str] = []
+
+    def watched(store, path):
+        opened.append(path)
+        return open_parquet(store, path)
+
+    monkeypatch.setattr("etl.table.open_parquet", watched)
+    monkeypatch.setattr("etl.parquet.open_parquet", watched)
+    for seed in range(4):
+        table.append(random_rows("poses", 5, seed))
+    assert sorted(opened) == table.files()
 
 
 def test_replacing_refuses_rows_that_are_there_twice_and_nothing_at_all(lake):
