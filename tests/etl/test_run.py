@@ -60,7 +60,7 @@ def test_every_sample_has_every_row(done):
     counts = {name: lake.table(name).count() for name in lake.tables()}
     for table in ("poses", "samples", "labels", "images", "metrics_keypoints", "selections"):
         assert counts[table] == SAMPLES, table
-    assert counts["captions"] == 6944
+    assert counts["captions"] == 6940, "four of the 6,944 are there twice, word for word on the same image"
     assert "failures" not in counts
     samples = lake.table("samples").to_pandas(["sample_id", "pose_id", "caption_id", "seed"])
     assert samples["sample_id"].is_unique
@@ -140,6 +140,7 @@ def test_another_policy_touches_neither_images_nor_metrics(finished):
     assert CliRunner().invoke(app, ["run", str(file)], catch_exceptions=False).exit_code == 0
     after = lake.tables()
     assert {name for name in after if after[name] != before.get(name)} == {
+        "fingerprints",
         "selections",
         "dataset",
         "releases",
@@ -177,7 +178,7 @@ def test_more_poses_change_no_sample_that_exists(finished):
     assert images["image_path"].is_unique
 
 
-def test_a_lost_control_image_fails_its_row_alone(finished):
+def test_a_lost_image_fails_its_row_alone(finished):
     file, lake = finished
     lost = lake.table("images").to_pandas(["image_path"])["image_path"].iloc[0]
     Path(lake.store.full(lost)).unlink()
