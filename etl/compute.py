@@ -3,6 +3,7 @@
 import errno
 import functools
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime
 
@@ -12,9 +13,10 @@ import pyarrow as pa
 
 from etl.parquet import DataFile, write_parquet
 from etl.store import Store
-from schemas.errors import ModelError, PosedreamerError, StageError
+from schemas.errors import ModelError, PosedreamerError, SchemaError, StageError
 from schemas.tables import TABLES
-from udfs.udf import Apply, Rows, Udf, Worker
+from schemas.validate import validate
+from udfs.udf import Apply, Udf, Worker
 
 DATA_FILE_COLUMNS = [f.name for f in fields(DataFile)]
 
@@ -36,22 +38,18 @@ def compute(
     attempts = frame["_attempt"].to_numpy(np.int32)
     rows = pa.Table.from_pandas(frame.drop(columns="_attempt"), preserve_index=False)
     apply = _ready(udf, _device(udf.accelerated), store, fingerprint)
-    results: list[Rows] = []
+    checked = functools.partial(_checked, apply, udf, table, fingerprint)
+    results: list[dict[str, pa.Table]] = []
     failures: list[tuple[int, Exception]] = []
     seconds = 0.0
     for start in range(0, rows.num_rows, udf.batch_rows):
         batch = rows.slice(start, udf.batch_rows)
         began = time.perf_counter()
         failed_before = len(failures)
-        results += _apply(apply, udf, batch, start, failures)
+        results += _apply(checked, udf.name, batch, start, failures)
         seconds += time.perf_counter() - began
         _stop_if_all_fail(stage, batch.num_rows, failures[failed_before:])
-    tables = _gather(table, results)
-    written = [
-        write_parquet(store, name, _stamped(name, part, fingerprint))
-        for name, part in tables.items()
-        if part.num_rows
-    ]
+    written = [write_parquet(store, name, part) for name, part in _gather(results).items() if part.num_rows]
     if failures:
         ids = rows.column(udf.inputs[0]).to_numpy()
         written.append(write_parquet(store, "failures", _failed(stage, fingerprint, ids, attempts, failures)))
@@ -80,32 +78,42 @@ def _device(accelerated: bool) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _apply(
-    apply: Apply, udf: Udf, batch: pa.Table, offset: int, failures: list[tuple[int, Exception]]
-) -> list[Rows]:
-    """Applies the UDF; halves the batch on an error until the row that causes it is alone."""
-    try:
-        result = apply(batch)
-    except (StageError, ModelError):
-        raise
-    except Exception as error:
-        if batch.num_rows == 1:
-            if _is_out_of_memory(error):
-                raise StageError(f"{udf.name}: not enough memory for a single row: {error}") from error
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                raise StageError(f"{udf.name}: the lake cannot be written: {error}") from error
-            failures.append((offset, error))
-            return []
-        half = batch.num_rows // 2
-        first = _apply(apply, udf, batch.slice(0, half), offset, failures)
-        return first + _apply(apply, udf, batch.slice(half), offset + half, failures)
+def _checked(apply: Apply, udf: Udf, table: str, fingerprint: str, batch: pa.Table) -> dict[str, pa.Table]:
+    """What the UDF gives, by table. Checked here, so that a row that breaks its schema fails alone."""
+    result = apply(batch)
     if not isinstance(result, dict):
         key = udf.inputs[0]
         if not result.column(key).equals(batch.column(key)):
             raise StageError(
                 f"{udf.name} version {udf.version} does not give one row per input row, in order"
             )
-    return [result]
+        result = {table: result}
+    return {name: validate(name, _stamped(name, rows, fingerprint)) for name, rows in result.items()}
+
+
+def _apply(
+    checked: Callable[[pa.Table], dict[str, pa.Table]],
+    name: str,
+    batch: pa.Table,
+    offset: int,
+    failures: list[tuple[int, Exception]],
+) -> list[dict[str, pa.Table]]:
+    """Applies the UDF; halves the batch on an error until the row that causes it is alone."""
+    try:
+        return [checked(batch)]
+    except (StageError, ModelError):
+        raise
+    except Exception as error:
+        if batch.num_rows == 1:
+            if _is_out_of_memory(error):
+                raise StageError(f"{name}: not enough memory for a single row: {error}") from error
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise StageError(f"{name}: the lake cannot be written: {error}") from error
+            failures.append((offset, error))
+            return []
+        half = batch.num_rows // 2
+        first = _apply(checked, name, batch.slice(0, half), offset, failures)
+        return first + _apply(checked, name, batch.slice(half), offset + half, failures)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -116,19 +124,19 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _stop_if_all_fail(stage: str, rows: int, failures: list[tuple[int, Exception]]) -> None:
     """A batch in which every row meets the same unforeseen error has met a defect, not bad rows."""
     kinds = {type(error) for _, error in failures}
-    if 1 < rows == len(failures) and len(kinds) == 1 and not issubclass(kinds.pop(), PosedreamerError):
+    unforeseen = all(kind is SchemaError or not issubclass(kind, PosedreamerError) for kind in kinds)
+    if 1 < rows == len(failures) and len(kinds) == 1 and unforeseen:
         error = failures[0][1]
         raise StageError(
             f"stage {stage} stopped: every row of a batch failed with {type(error).__name__}: {error}"
         ) from error
 
 
-def _gather(own: str, results: list[Rows]) -> dict[str, pa.Table]:
-    """Rows of all batches by table; a bare result belongs to the stage's own table."""
+def _gather(results: list[dict[str, pa.Table]]) -> dict[str, pa.Table]:
+    """Rows of all batches by table."""
     parts: dict[str, list[pa.Table]] = {}
     for result in results:
-        named = result if isinstance(result, dict) else {own: result}
-        for name, rows in named.items():
+        for name, rows in result.items():
             parts.setdefault(name, []).append(rows)
     return {name: pa.concat_tables(tables) for name, tables in parts.items()}
 

@@ -15,7 +15,10 @@ from udfs.udf import Apply, Udf, Worker
 
 @dataclass(frozen=True, kw_only=True)
 class Toy(Udf):
-    """OKS is `scale`; fails on the ids in `bad`, stops the stage at `fatal`, breaks at `broken`."""
+    """OKS is `scale`; fails on the ids in `bad`, stops the stage at `fatal`, breaks at `broken`.
+
+    OKS of the ids in `infinite` breaks the table's schema.
+    """
 
     name: ClassVar[str] = "toy"
     version: ClassVar[int] = 1
@@ -26,6 +29,7 @@ class Toy(Udf):
     scale: float = 0.5
     bad: tuple[int, ...] = ()
     fatal: int = -1
+    infinite: tuple[int, ...] = ()
     broken: bool = False
     seconds: float = 0.0
 
@@ -50,7 +54,7 @@ class Toy(Udf):
                     "person_score": pa.nulls(n, pa.float32()),
                     "keypoints": pa.nulls(n, pa.list_(pa.float32(), 51)),
                     "keypoints_bbox": pa.nulls(n, pa.list_(pa.float32(), 4)),
-                    "oks": pa.array(np.full(n, self.scale, np.float32)),
+                    "oks": pa.array(np.where(np.isin(ids, self.infinite), np.inf, self.scale)),
                 }
             )
 

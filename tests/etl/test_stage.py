@@ -76,6 +76,24 @@ def test_a_failed_row_is_a_row_and_the_rest_goes_on(lake, workers):
     assert len(pending(lake, toy_stage()).failed) == 1
 
 
+def test_a_row_that_breaks_the_schema_fails_alone(lake, workers):
+    lake.table("images").append(toy_images(np.arange(100)))
+    report = run_stage(lake, toy_stage(infinite=(17, 63)), workers)
+    assert (report.computed, report.failed) == (98, 2)
+    failures = lake.table("failures").to_pandas().sort_values("row_id")
+    assert failures["row_id"].tolist() == [17, 63]
+    assert set(failures["error_code"]) == {"schema"}
+    assert failures["message"].str.contains("column oks: inf is not finite").all()
+    assert set(_measured(lake)) == set(range(100)) - {17, 63}
+
+
+def test_a_udf_that_always_breaks_the_schema_stops_the_stage(lake, workers):
+    lake.table("images").append(toy_images(np.arange(64)))
+    with pytest.raises(StageError, match="every row of a batch failed with SchemaError"):
+        run_stage(lake, toy_stage(infinite=tuple(range(64))), workers)
+    assert not lake.table("failures").exists()
+
+
 def test_a_change_makes_rows_stale_and_says_why(lake, workers):
     lake.table("images").append(toy_images(np.arange(20)))
     run_stage(lake, toy_stage(scale=0.5), workers)
