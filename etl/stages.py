@@ -1,7 +1,7 @@
 """What the stages of a pipeline are: each one's UDF, its input rows, and what it builds on."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,16 +50,13 @@ class Stages:
     def _caption_files(self) -> list[CaptionSource]:
         return [c for c in self.pipeline.captions if not isinstance(c, GrammarSource)]
 
-    def _read_with(self, count: slice) -> tuple[str, ...]:
-        return tuple(stage.fingerprint.value for stage in self.reading[count])
-
     @property
     def pose_fingerprints(self) -> tuple[str, ...]:
-        return self._read_with(slice(0, len(self.pipeline.poses)))
+        return _read_with(self.pipeline.poses)
 
     @property
     def caption_fingerprints(self) -> tuple[str, ...]:
-        return self._read_with(slice(len(self.pipeline.poses), None))
+        return _read_with(self._caption_files)
 
     @property
     def samples(self) -> Stage:
@@ -179,3 +176,8 @@ class Stages:
             upstream={"images": self.images.fingerprint.value},
             partition_rows=self.pipeline.cluster.partition_rows,
         )
+
+
+def _read_with(sources: Sequence[PoseSource | CaptionSource]) -> tuple[str, ...]:
+    """Fingerprints of what was read from these sources; the files themselves may be away."""
+    return tuple(ReadFiles(source=s).fingerprint().value for s in sources)

@@ -27,11 +27,11 @@ def folder(tmp_path_factory):
     return folder
 
 
-def _prints(folder, text: str = "") -> dict[str, tuple[str, str]]:
+def _prints(folder, text: str = "", read: bool = True) -> dict[str, tuple[str, str]]:
     file = folder / "pipeline.yaml"
     file.write_text(text if text.startswith("lake") else BASE.format(more=text))
     stages = Stages(Lake.create(folder / "lake"), load_pipeline(file))
-    made = [*stages.reading, stages.samples, stages.labels, stages.images, stages.keypoints]
+    made = [*(stages.reading if read else ()), stages.samples, stages.labels, stages.images, stages.keypoints]
     return {s.name: (s.fingerprint.value, s.fingerprint.json) for s in made}
 
 
@@ -84,3 +84,9 @@ def test_a_version_changes_the_fingerprint(monkeypatch):
     after = KeypointMetric().fingerprint()
     assert before.value != after.value
     assert difference(before.json, after.json).startswith("version ")
+
+
+def test_what_was_read_is_known_when_its_files_are_away(folder):
+    """A selection is made and published from the lake alone."""
+    base = _prints(folder, BASE.format(more="").replace("bundled", "gone"), read=False)
+    assert {"samples", "labels", "images", "keypoints"} == set(base)
