@@ -101,7 +101,9 @@ class Stages:
         return table.read(_CAPTION_COLUMNS, computed_by(self.caption_fingerprints)).sort_by("caption_id")
 
     def write_captions(self, path: str) -> None:
-        """Puts the captions where the workers that plan samples read them."""
+        """Puts the captions where the workers that plan samples read them; the path names their content."""
+        if self.lake.store.exists(path):
+            return
         sink = io.BytesIO()
         captions = self._captions()
         with pa.ipc.new_file(sink, captions.schema) as writer:

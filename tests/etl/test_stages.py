@@ -1,6 +1,8 @@
 """The stages of a pipeline: every ingredient alone changes the fingerprints that depend on it."""
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from etl.lake import Lake
 from etl.settings import load_pipeline
 from etl.stages import Stages
 from schemas.fingerprint import difference
+from tests.lake_rows import random_rows
 from udfs.body import body_files
 from udfs.keypoints import WEIGHTS, KeypointMetric
 
@@ -84,6 +87,26 @@ def test_a_version_changes_the_fingerprint(monkeypatch):
     after = KeypointMetric().fingerprint()
     assert before.value != after.value
     assert difference(before.json, after.json).startswith("version ")
+
+
+def _with_captions(folder, n: int, plan: str) -> Stages:
+    """Stages of a lake with `n` captions."""
+    file = folder / "pipeline.yaml"
+    source = "captions: [{name: words, path: words.jsonl}]"
+    file.write_text(BASE.format(more=source).replace("image_size: [64, 64]", plan))
+    stages = Stages(Lake.create(folder / f"lake{n}"), load_pipeline(file))
+    captions = random_rows("captions", n, fingerprint=stages.caption_fingerprints[0])
+    stages.lake.table("captions").append(captions)
+    return stages
+
+
+def test_captions_are_put_before_the_workers_once(folder):
+    stages = _with_captions(folder, 5, "pairing: random")
+    stages.write_captions(stages.captions_path)
+    file = Path(stages.lake.store.full(stages.captions_path))
+    os.utime(file, (1, 1))
+    stages.write_captions(stages.captions_path)
+    assert file.stat().st_mtime == 1
 
 
 def test_what_was_read_is_known_when_its_files_are_away(folder):
