@@ -21,6 +21,7 @@ from schemas.tables import CAPTIONS, LABEL_COLUMNS, SAMPLES
 from udfs.generator import Generator
 
 _CAPTION_COLUMNS = ["caption_id", "key", "text"]
+_TASK_SAMPLES = 65_536
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Stages:
             at = first[np.searchsorted(known, ids)]
             return expected_samples(poses.take(pa.array(at)), keys, plan)
 
+        # With thousands of captions a pose, a thousand poses would not fit in a worker's memory.
+        each = plan.draws * (len(keys) if plan.pairing == "all" else plan.captions_per_pose)
         udf = Samples(
             plan=plan,
             grammar=self.pipeline.grammar if plan.pairing == "grammar" else None,
@@ -84,7 +87,9 @@ class Stages:
             udf.inputs[1:],
             self.pose_fingerprints,
             expected=expected,
-            partition_rows=max(self.pipeline.cluster.partition_rows, 1024),
+            partition_rows=max(
+                1, min(max(self.pipeline.cluster.partition_rows, 1024), _TASK_SAMPLES // max(each, 1))
+            ),
         )
 
     @property

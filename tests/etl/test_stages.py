@@ -89,10 +89,10 @@ def test_a_version_changes_the_fingerprint(monkeypatch):
     assert difference(before.json, after.json).startswith("version ")
 
 
-def _with_captions(folder, n: int, plan: str) -> Stages:
+def _with_captions(folder, n: int, plan: str, more: str = "") -> Stages:
     """Stages of a lake with `n` captions."""
     file = folder / "pipeline.yaml"
-    source = "captions: [{name: words, path: words.jsonl}]"
+    source = f"captions: [{more}{{name: words, path: words.jsonl}}]"
     file.write_text(BASE.format(more=source).replace("image_size: [64, 64]", plan))
     stages = Stages(Lake.create(folder / f"lake{n}"), load_pipeline(file))
     captions = random_rows("captions", n, fingerprint=stages.caption_fingerprints[0])
@@ -107,6 +107,21 @@ def test_captions_are_put_before_the_workers_once(folder):
     os.utime(file, (1, 1))
     stages.write_captions(stages.captions_path)
     assert file.stat().st_mtime == 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "most"),
+    [
+        ("pairing: random", 1024),
+        ("pairing: all", 65_536 // 300),
+        ("pairing: all, draws: 1000", 1),
+        ("pairing: grammar, captions_per_pose: 1000", 65),
+    ],
+)
+def test_a_task_plans_no_more_samples_than_fit_in_memory(folder, plan, most):
+    more = "" if "grammar" not in plan else "{kind: grammar}, "
+    stages = _with_captions(folder, 300, plan, more)
+    assert stages.samples.partition_rows == most
 
 
 def test_what_was_read_is_known_when_its_files_are_away(folder):
