@@ -77,6 +77,7 @@ def show_plan(plans: "Sequence[StagePlan]") -> None:
         why += [f"{plan.coming:,} from the stages before"] if plan.coming else []
         why += ["more from files to be read"] if plan.open_ended else []
         why += [f"{plan.failed:,} failed before, --retry tries them again"] if plan.failed else []
+        why += [f"{plan.waiting:,} wait for a stage that failed on them"] if plan.waiting else []
         more = "+" if plan.open_ended else ""
         rows.append((plan.name, plan.unit, plan.done, f"{plan.to_compute:,}{more}", "; ".join(why)))
     show_table("Plan", ("stage", "rows", "done", "to compute", "why"), rows)

@@ -26,6 +26,7 @@ class StagePlan:
     Attributes:
         unit: what its input rows are.
         done, new, stale, failed: input rows that are there; `failed` are tried again with `--retry`.
+        waiting: input rows that cannot be computed, because a stage before failed on them.
         coming: input rows that the stages before it would add, all of them new or stale.
         open_ended: files that were never read bring more, nobody knows how many.
         why_stale: what differs from the last computation.
@@ -37,6 +38,7 @@ class StagePlan:
     new: int
     stale: int
     failed: int
+    waiting: int
     coming: int
     open_ended: bool
     why_stale: str
@@ -68,22 +70,36 @@ def _plans(stages: Stages) -> Iterator[StagePlan]:
         unread = unread or len(todo.new) + len(todo.stale) > 0
         yield _plan(stage, "files", todo, 0, False)
     samples = stages.samples
-    todo = pending(stages.lake, samples)
-    ids = np.concatenate([todo.new, todo.stale])
-    coming = int(samples.expected(ids).sum()) if samples.expected and len(ids) else 0
-    yield _plan(samples, "poses", todo, 0, unread)
-    for stage, unit in ((stages.labels, "samples"), (stages.images, "samples"), (stages.keypoints, "images")):
-        todo = pending(stages.lake, stage)
-        plan = _plan(stage, unit, todo, coming, unread)
-        yield plan
-        # Only the images are the input rows of the next stage; labels and images have the same ones.
-        if stage.name == "images":
-            coming = plan.to_compute
+    planned = pending(stages.lake, samples)
+    yield _plan(samples, "poses", planned, 0, unread)
+    labelled = pending(stages.lake, stages.labels)
+    yield _plan(stages.labels, "samples", labelled, planned.rows, unread)
+    painted = pending(stages.lake, stages.images)
+    images = _plan(stages.images, "samples", painted, planned.rows, unread, labelled.failed)
+    yield images
+    yield _plan(stages.keypoints, "images", pending(stages.lake, stages.keypoints), images.to_compute, unread)
 
 
-def _plan(stage: Stage, unit: str, todo: Pending, coming: int, open_ended: bool) -> StagePlan:
-    counts = len(todo.new), len(todo.stale), len(todo.failed)
-    return StagePlan(stage.name, unit, todo.done, *counts, coming, open_ended, todo.why_stale)
+_NONE = np.empty(0, np.int64)
+
+
+def _plan(
+    stage: Stage, unit: str, todo: Pending, coming: int, open_ended: bool, unready: np.ndarray = _NONE
+) -> StagePlan:
+    """unready: ids that lack what the stage reads, because the stage before failed on them."""
+    new, stale = (int((~np.isin(ids, unready)).sum()) for ids in (todo.new, todo.stale))
+    return StagePlan(
+        name=stage.name,
+        unit=unit,
+        done=todo.done,
+        new=new,
+        stale=stale,
+        failed=len(todo.failed),
+        waiting=len(todo.new) + len(todo.stale) - new - stale,
+        coming=coming,
+        open_ended=open_ended,
+        why_stale=todo.why_stale,
+    )
 
 
 @dataclass(frozen=True)

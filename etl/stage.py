@@ -87,6 +87,7 @@ class Pending:
         total: input rows there are.
         new, stale, failed: ids never computed, computed otherwise, and failed before with this fingerprint.
         attempts: how often each of `failed` has been tried.
+        rows: output rows that `new` and `stale` lack.
         why_stale: what differs between the newest other computation and this one.
     """
 
@@ -95,6 +96,7 @@ class Pending:
     stale: np.ndarray
     failed: np.ndarray
     attempts: np.ndarray
+    rows: int
     why_stale: str = ""
 
     @property
@@ -124,13 +126,11 @@ def pending(lake: Lake, stage: Stage) -> Pending:
     rows = table.read(columns) if table.exists() else table.spec.schema.empty_table().select(columns)
     mine = pc.equal(rows.column("fingerprint"), value).to_numpy()
     keys = rows.column(stage.key).to_numpy()
-    if stage.expected is None:
-        done = np.isin(ids, keys[mine])
-    else:
-        have, counts = np.unique(keys[mine], return_counts=True)
-        at = pd.Index(have).get_indexer(pd.Index(ids))
-        done = np.where(at >= 0, counts[at] if len(counts) else 0, 0) >= stage.expected(ids)
-    open_ids = ids[~done]
+    have, counts = np.unique(keys[mine], return_counts=True)
+    at = pd.Index(have).get_indexer(pd.Index(ids))
+    wanted = np.ones(len(ids), np.int64) if stage.expected is None else stage.expected(ids)
+    lacking = wanted - np.where(at >= 0, counts[at] if len(counts) else 0, 0)
+    open_ids, lacking = ids[lacking > 0], lacking[lacking > 0]
     failed_ids, tries = _failures(lake, stage)
     at = pd.Index(failed_ids).get_indexer(pd.Index(open_ids))
     failed = open_ids[at >= 0]
@@ -138,7 +138,8 @@ def pending(lake: Lake, stage: Stage) -> Pending:
     stale = np.isin(rest, keys[~mine])
     others = rows.filter(pa.array(np.isin(keys, rest[stale]) & ~mine))
     why = explain(lake, others, stage.fingerprint) if stale.any() else ""
-    return Pending(len(ids), rest[~stale], rest[stale], failed, tries[at[at >= 0]], why)
+    rows = int(lacking[at < 0].sum())
+    return Pending(len(ids), rest[~stale], rest[stale], failed, tries[at[at >= 0]], rows, why)
 
 
 def run_stage(

@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
+import etl
 from etl.cli import FAILED_ROWS, app
 from etl.lake import Lake
 from etl.run import plan_pipeline
@@ -176,6 +177,29 @@ def test_more_poses_change_no_sample_that_exists(finished):
     images = lake.table("images").to_pandas()
     assert len(images) == 121 + 60
     assert images["image_path"].is_unique
+
+
+FAR = """\
+lake: lake
+poses: [{{name: demo, path: {poses}, every: 12}}]
+plan: {{camera: {{distance: [900, 900]}}}}
+cluster: {{workers: 0}}
+"""
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory) -> tuple[Path, Result]:
+    """A pipeline that has run, with people too far away to be labelled."""
+    file = tmp_path_factory.mktemp("far") / "pipeline.yaml"
+    file.write_text(FAR.format(poses=Path(etl.__file__).parent / "data" / "poses" / "boxing.npz"))
+    return file, CliRunner().invoke(app, ["run", str(file)])
+
+
+def test_the_plan_does_not_count_what_waits_for_a_failed_row(failed):
+    plans = {p.name: p for p in plan_pipeline(load_pipeline(failed[0]))}
+    assert plans["samples"].done == plans["labels"].failed > 0
+    assert plans["images"].waiting == plans["labels"].failed
+    assert _todo(failed[0]) == {}
 
 
 def test_a_lost_image_fails_its_row_alone(finished):

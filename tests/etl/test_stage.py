@@ -111,6 +111,15 @@ def test_a_change_makes_rows_stale_and_says_why(lake, workers):
     assert todo.why_stale == "version 1 -> 2"
 
 
+def test_output_rows_that_are_there_are_not_counted_again(lake, workers):
+    lake.table("images").append(toy_images(np.arange(10)))
+    three = replace(toy_stage(), expected=lambda ids: np.full(len(ids), 3))
+    assert pending(lake, three).rows == 30
+    run_stage(lake, toy_stage(), workers)
+    todo = pending(lake, three)
+    assert (todo.done, len(todo.new), todo.rows) == (0, 10, 20)
+
+
 def test_a_stage_that_cannot_go_on_stops_and_keeps_what_was_done(lake, workers):
     lake.table("images").append(toy_images(np.arange(64)))
     with pytest.raises(StageError, match="no memory for a single row"):
