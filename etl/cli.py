@@ -96,12 +96,16 @@ def run(
         show_table("Computed", ("stage", "rows", "failed", "rows a second", "seconds"), rows)
     else:
         console.print(f"Nothing to compute: the lake {lake.url} is up to date.")
-    selection = select_images(lake, pipeline)
-    show_funnel(selection)
-    if pipeline.release:
-        _publish_once(lake, pipeline, selection, pipeline.release)
+    try:
+        selection = select_images(lake, pipeline)
+        show_funnel(selection)
+        if pipeline.release:
+            _publish_once(lake, pipeline, selection, pipeline.release)
+    finally:
+        # Also where they are the reason why there is nothing to select or to publish.
+        if report.failed:
+            _show_failures(report.failed, file)
     if report.failed:
-        _show_failures(report.failed, file)
         raise typer.Exit(FAILED_ROWS)
 
 

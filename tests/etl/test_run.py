@@ -195,6 +195,14 @@ def failed(tmp_path_factory) -> tuple[Path, Result]:
     return file, CliRunner().invoke(app, ["run", str(file)])
 
 
+def test_a_run_says_what_failed_when_nothing_is_left(failed):
+    _, result = failed
+    assert result.exit_code != 0
+    assert "rows failed: " in result.output
+    assert "in labels" in result.output
+    assert "--retry" in result.output
+
+
 def test_the_plan_does_not_count_what_waits_for_a_failed_row(failed):
     plans = {p.name: p for p in plan_pipeline(load_pipeline(failed[0]))}
     assert plans["samples"].done == plans["labels"].failed > 0
