@@ -126,7 +126,15 @@ def run_stages(
     retry: bool = False,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> RunReport:
-    """Computes what every stage lacks, in order. Raises StageError when a stage cannot go on."""
+    """Computes what every stage lacks, in order.
+
+    Raises StageError when a stage cannot go on; a policy or a model file that is not there is said before
+    any work is done.
+    """
+    from etl.filter import load_policy
+
+    load_policy(pipeline.policy)
+    _ = Stages(lake, pipeline).keypoints.fingerprint  # builds on all stages, so it takes all model files
     stages = Stages(lake, pipeline)
     reports: list[Progress] = []
     failed: dict[str, int] = {}

@@ -195,6 +195,23 @@ def failed(tmp_path_factory) -> tuple[Path, Result]:
     return file, CliRunner().invoke(app, ["run", str(file)])
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("policy: strikt", "did you mean strict"),
+        ("policy: my/policy.yaml", "policy.yaml"),
+        ("body: {model: none.npz}", "none.npz"),
+        ("metrics: {keypoints: {weights: none.safetensors}}", "none.safetensors"),
+    ],
+)
+def test_what_is_missing_is_said_before_any_work(tmp_path, more, said):
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(FAR.format(poses="bundled") + more)
+    result = CliRunner().invoke(app, ["run", str(file)])
+    assert said in str(result.exception)
+    assert Lake(tmp_path / "lake").tables() == {}
+
+
 def test_a_run_says_what_failed_when_nothing_is_left(failed):
     _, result = failed
     assert result.exit_code != 0
