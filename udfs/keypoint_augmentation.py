@@ -60,13 +60,18 @@ def _compose(renders: Renders, out: Batch, i: int, rng: np.random.Generator, eas
     kind = rng.choice(5, p=_EASY if easy else _KINDS)  # nobody; as rendered; moved elsewhere; two; three
     people = (0, 1, 1, 2, 3)[int(kind)]
     backdrop = renders.backgrounds[rng.integers(len(renders.backgrounds))]
-    _paint_over(canvas, backdrop, rng)
+    alone = kind in (0, 2) or (not easy and rng.random() < 0.25)  # whom no render brings a place along
+    if alone:
+        _paint_over(canvas, backdrop, rng)
     areas = np.zeros(MOST)
     for p in range(people):
         k = rng.integers(len(renders))
-        whole = p == 0 and kind != 2 and (easy or rng.random() < 0.75)
+        whole = p == 0 and not alone
         flip = rng.random() < 0.5
-        inverse, forward = _placement(renders.boxes[k], people, p, flip, easy, rng)
+        # Every so often from near by: what a face looks like is hard to learn on twenty pixels.
+        near = rng.random() < (0.6 if easy else 0.08)
+        focus = renders.keypoints[k][[0, 5, 6]].mean(0) if near else None
+        inverse, forward = _placement(renders.boxes[k], focus, people, p, flip, easy, rng)
         extent = np.array([SIZE, SIZE, -1, -1], np.int64)
         areas[p] = _warp(renders.pictures[k], inverse, whole, p, canvas, owner, extent)
         if areas[p] < 60:
@@ -102,25 +107,33 @@ def _compose(renders: Renders, out: Batch, i: int, rng: np.random.Generator, eas
 
 
 def _placement(
-    box: np.ndarray, people: int, place: int, flip: bool, easy: bool, rng: np.random.Generator
+    box: np.ndarray,
+    focus: np.ndarray | None,
+    people: int,
+    place: int,
+    flip: bool,
+    easy: bool,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(2, 3) affine maps, picture to render and back, that put the person of `box` somewhere."""
+    """(2, 3) affine maps, picture to render and back, that put the person of `box`, or `focus`, somewhere."""
     spread = rng.normal(0, 14) if rng.random() < 0.85 else rng.uniform(-180, 180)
     angle = np.radians(spread if rng.random() < 0.6 and not easy else 0.0)
     size = float(max(box[2:].max(), 8.0))
     share = rng.uniform(0.72, 1.0) if rng.random() < 0.5 else rng.uniform(0.22, 1.25)
     if easy:
         share = rng.uniform(0.8, 1.0)
-    if people > 1:
+    if focus is not None:
+        share = rng.uniform(1.2, 2.6)
+    elif people > 1:
         share = min(share, rng.uniform(0.35, 1.0))
     scale = share * SIZE / size
     center = np.array([SIZE / 2, SIZE / 2]) + rng.normal(0, 0.04 + 0.22 * max(1 - share, 0), 2) * SIZE
-    if people > 1:
+    if people > 1 and focus is None:
         center[0] = SIZE * (place + 0.5 + rng.normal(0, 0.22)) / people
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     if flip:
         turn = turn @ np.diag([-1.0, 1.0])
-    middle = box[:2] + box[2:] / 2
+    middle = box[:2] + box[2:] / 2 if focus is None else focus
     forward = np.concatenate([turn, (center - turn @ middle)[:, None]], axis=1)
     back = np.linalg.inv(turn)
     return np.concatenate([back, (-back @ forward[:, 2])[:, None]], axis=1), forward

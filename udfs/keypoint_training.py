@@ -36,7 +36,9 @@ SIGMA = 1.3
 _VALIDATION = 256
 _EMA = 0.998
 _EASY_SHARE = 0.45
-"""Share of the steps after which all pictures are as hard as they get."""
+"""Share of the steps over which pictures become harder."""
+_HARDEST = 0.8
+"""Share of hard pictures then; the others are what the renderer paints."""
 
 
 def training_poses(count: int, seed: int) -> Mapping[str, np.ndarray]:
@@ -124,7 +126,7 @@ def train(
 
         def prepared(at: int) -> Batch:
             # Left and right are told apart by small things, the face above all: clean pictures first.
-            difficulty = min(0.15 + at / (_EASY_SHARE * steps), 1.0)
+            difficulty = min(0.15 + at / (_EASY_SHARE * steps), _HARDEST)
             return make_batch(renders, batch_size, np.random.default_rng([seed, at]), difficulty)
 
         following = pool.submit(prepared, step)
@@ -151,7 +153,7 @@ def train(
                 row["pictures_per_second"] = round(
                     (step - shown) * batch_size / (time.perf_counter() - began), 1
                 )
-                if step % 1000 == 0 or step == steps:
+                if step % 500 == 0 or step == steps:
                     quality = measure(
                         average, list(check.pictures[..., :3]), check.keypoints, check.visible, check.boxes
                     )
