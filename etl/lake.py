@@ -32,12 +32,13 @@ class Lake:
 
     def __init__(self, place: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> None:
         self.store = Store.at(place, options)
-        try:
-            found = json.loads(self.store.read(_MARKER))["format"]
-        except FileNotFoundError as error:
+        marker = _marker(self.store)
+        if marker is None:
             raise LakeError(
                 f"{self.store.url} is not a lake (it has no {_MARKER}); `posedreamer run` makes one"
-            ) from error
+            )
+        try:
+            found = json.loads(marker)["format"]
         except (ValueError, TypeError, KeyError) as error:
             raise LakeError(f"{self.store.url}: {_MARKER} is damaged: {error!r}") from error
         if found != FORMAT:
@@ -48,20 +49,23 @@ class Lake:
     def create(cls, place: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> "Lake":
         """Opens the lake at the place, after making it when there is none.
 
-        Raises LakeError when the place holds something else.
+        Raises LakeError when the place holds something else, or cannot be written.
         """
         store = Store.at(place, options)
-        if not store.exists(_MARKER):
+        if _marker(store) is None:
             root = store.full(_MARKER).rsplit("/", 1)[0]
-            if store.fs.exists(root) and store.fs.ls(root):
+            if store.fs.exists(root) and any(map(_is_content, store.fs.ls(root, detail=False))):
                 raise LakeError(f"{store.url} is not empty and not a lake; choose another place")
-            store.write(_MARKER, json.dumps({"format": FORMAT, "software": "posedreamer"}).encode())
+            try:
+                store.write(_MARKER, json.dumps({"format": FORMAT, "software": "posedreamer"}).encode())
+            except Exception as error:  # every file system has errors of its own
+                raise LakeError(f"no lake can be made at {store.url}: {error}") from error
         return cls(place, options)
 
     @staticmethod
     def is_at(place: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> bool:
         """Whether there is a lake at the place."""
-        return Store.at(place, options).exists(_MARKER)
+        return _marker(Store.at(place, options)) is not None
 
     @property
     def url(self) -> str:
@@ -92,3 +96,18 @@ class Lake:
 
     def __repr__(self) -> str:
         return f"Lake({self.url!r})"
+
+
+def _marker(store: Store) -> bytes | None:
+    """What says that there is a lake; None where there is none. A place out of reach is no empty place."""
+    try:
+        return store.read(_MARKER)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # every file system has errors of its own
+        raise LakeError(f"{store.url} cannot be read: {error}") from error
+
+
+def _is_content(path: str) -> bool:
+    """Whether a file is more than what a killed process leaves of the marker."""
+    return not path.rsplit("/", 1)[-1].startswith(f".{_MARKER}.")

@@ -84,9 +84,10 @@ class Store:
         named = {_S3_NAMES.get(k, k): str(v) for k, v in self.options.items() if not isinstance(v, dict)}
         named |= {_S3_NAMES.get(k, k): str(v) for k, v in self.options.get("client_kwargs", {}).items()}
         named.pop("client_kwargs", None)
-        if named.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+        endpoint = named.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL", "")
+        if endpoint.startswith("http://"):
             named["AWS_ALLOW_HTTP"] = "true"
-        if named.get("AWS_ENDPOINT_URL"):
+        if endpoint and not {"AWS_REGION", "AWS_DEFAULT_REGION"} & set(os.environ):
             named.setdefault("AWS_REGION", "us-east-1")
         return named or None
 
@@ -114,7 +115,10 @@ class Store:
         return self.fs.cat_file(self.full(path))
 
     def exists(self, path: str) -> bool:
-        return self.fs.isfile(self.full(path))
+        try:
+            return self.fs.info(self.full(path))["type"] == "file"
+        except FileNotFoundError:
+            return False
 
     def write(self, path: str, data: bytes) -> None:
         """Writes all bytes or nothing: a local file is written aside and renamed, an object put whole."""

@@ -45,6 +45,20 @@ def test_a_damaged_marker_is_said(tmp_path, text):
         Lake(tmp_path)
 
 
+def test_what_a_killed_process_left_of_the_marker_is_in_nobodys_way(tmp_path):
+    (tmp_path / ".lake.json.0123abc.tmp").write_bytes(b"{")
+    assert Lake.create(tmp_path).tables() == {}
+
+
+def test_a_place_out_of_reach_is_said_and_is_not_taken_for_an_empty_one(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for open_it in (Lake, Lake.create, Lake.is_at):
+        with pytest.raises(LakeError, match="lake cannot be read: "):
+            open_it(tmp_path / "file" / "lake")
+        with pytest.raises(LakeError, match="foo://bar cannot be read: Protocol not known"):
+            open_it("foo://bar")
+
+
 def test_unknown_tables_are_named(tmp_path):
     with pytest.raises(LakeError, match="no table is called 'pose'; there are sources, "):
         Lake.create(tmp_path).table("pose")
@@ -99,3 +113,5 @@ def test_a_lake_in_an_object_store_does_all_that_a_local_one_does(s3, tmp_path):
     assert sorted(plain.to_pandas()["image_id"]) == sorted(here.to_pandas()["image_id"])
     with pytest.raises(LakeError, match="is not a lake"):
         Lake("s3://bucket/elsewhere", s3)
+    with pytest.raises(LakeError, match="no lake can be made at s3://nobucket/lake: The specified bucket"):
+        Lake.create("s3://nobucket/lake", s3)

@@ -93,7 +93,8 @@ def test_a_store_travels_to_other_processes(tmp_path):
 
 
 def test_credentials_go_to_every_library_under_its_own_name(monkeypatch):
-    monkeypatch.delenv("AWS_REGION", raising=False)
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
     store = Store.at(
         "s3://bucket/lake/",
         {"key": "k", "secret": "s", "token": "t", "endpoint_url": "http://127.0.0.1:9",
@@ -110,6 +111,15 @@ def test_credentials_go_to_every_library_under_its_own_name(monkeypatch):
     assert isinstance(store.arrow, pafs.S3FileSystem)
     assert store.arrow.region == "eu-west-3"
     assert Store.at("s3://bucket/lake").delta_options is None
+
+
+def test_an_object_store_named_in_the_environment_is_enough(monkeypatch):
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert Store.at("s3://bucket/lake").delta_options == {"AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
+    assert Store.at("s3://bucket/lake").delta_options == {"AWS_ALLOW_HTTP": "true"}
 
 
 def test_local_places_are_absolute(tmp_path, monkeypatch):
