@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.display import checking, console, show_error, show_funnel, show_plan, show_table, watching
-from schemas.errors import LakeError, PosedreamerError
+from schemas.errors import ConfigError, LakeError, PosedreamerError
 
 if TYPE_CHECKING:
     from etl.filter import Selection
@@ -46,7 +46,6 @@ def main() -> None:
 def init(file: PipelineFile = DEFAULT_FILE) -> None:
     """Write a commented pipeline file."""
     from etl.templates import PIPELINE
-    from schemas.errors import ConfigError
 
     try:
         with file.open("x", encoding="utf-8") as out:
@@ -157,7 +156,9 @@ def sheet(
     names = [r.name for r in list_releases(lake)]
     if not names:
         raise LakeError(f"the lake {lake.url} has no release to draw; `posedreamer release create`")
-    contact_sheet(lake, release=release or names[-1], n=n).save(out)
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out}: there is no folder {out.parent}")
+    contact_sheet(lake, release=release or names[-1], n=n).save(out, "PNG")
     console.print(f"wrote {out}")
 
 
@@ -166,7 +167,9 @@ def release_create(
     name: Annotated[str, typer.Argument(help="a semantic version, such as 0.1.0")],
     pipeline: PipelineOption = DEFAULT_FILE,
     policy: PolicyOption = None,
-    notes: Annotated[Path | None, typer.Option(help="a text file with your words on it")] = None,
+    notes: Annotated[
+        Path | None, typer.Option(help="a text file with your words on it", exists=True, dir_okay=False)
+    ] = None,
 ) -> None:
     """Publish what a policy keeps as the next version of the table `dataset`."""
     from etl.lake import Lake

@@ -68,6 +68,17 @@ def test_a_mistake_is_a_sentence_and_not_a_traceback(tmp_path):
     assert _run("plan", "--frobnicate").returncode == 2
 
 
+def test_a_file_that_is_not_there_is_said(demo):
+    file = str(demo / "demo" / "pipeline.yaml")
+    nowhere = CliRunner().invoke(app, ["sheet", file, "--out", str(demo / "none" / "x.png")])
+    assert "there is no folder" in str(nowhere.exception)
+    notes = CliRunner().invoke(
+        app, ["release", "create", "0.9.0", "-p", file, "--notes", str(demo / "none.txt")]
+    )
+    assert notes.exit_code == 2
+    assert "--notes" in notes.output
+
+
 def test_init_writes_a_pipeline_that_plans_and_never_overwrites(tmp_path):
     file = tmp_path / "pipeline.yaml"
     run = CliRunner()
