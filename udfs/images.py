@@ -52,9 +52,10 @@ class Images(Udf):
     def setup(self, worker: Worker) -> Apply:
         paint = self.generator.load(worker)
         batch_rows = self.generator.batch_rows
+        painted: dict[int, float] = {}
 
         def apply(rows: pa.Table) -> pa.Table:
-            images = _Batch(self, worker, rows)
+            images = _Batch(self, worker, rows, painted)
             sizes = np.stack([rows.column(c).to_numpy() for c in ("image_height", "image_width")], 1)
             for height, width in np.unique(sizes, axis=0):
                 same = (sizes == (height, width)).all(1)
@@ -64,16 +65,23 @@ class Images(Udf):
                     began = time.perf_counter()
                     pixels = paint(rows.take(pa.array(at)))
                     images.keep(at, pixels, (time.perf_counter() - began) / len(at))
+            for i in images.ids.tolist():
+                painted.pop(i, None)
             return images.table()
 
         return apply
 
 
 class _Batch:
-    """File names and facts of one batch of images."""
+    """File names and facts of one batch of images.
 
-    def __init__(self, udf: Images, worker: Worker, rows: pa.Table) -> None:
+    painted: seconds by image id, of images painted here in a batch that another row made fail. They come
+    again in a smaller batch, where their files are found but were not left by a crash.
+    """
+
+    def __init__(self, udf: Images, worker: Worker, rows: pa.Table, painted: dict[int, float]) -> None:
         n = rows.num_rows
+        self.painted = painted
         self.udf, self.files, self.rows, self.fingerprint = udf, worker.files, rows, worker.fingerprint
         self.sizes = np.stack([rows.column(c).to_numpy() for c in ("image_height", "image_width")], 1)
         self.ids, _ = content_ids("image", [[worker.fingerprint] * n], [rows.column("sample_id").to_numpy()])
@@ -95,6 +103,7 @@ class _Batch:
         if comment != _comment(int(self.ids[i])) or pixels.shape[:2] != tuple(self.sizes[i]):
             return False
         self._note(i, data)
+        self.seconds[i] = self.painted.get(int(self.ids[i]))
         return True
 
     def keep(self, at: np.ndarray, pixels: np.ndarray, seconds: float) -> None:
@@ -104,7 +113,7 @@ class _Batch:
             data = encode(picture, self.udf.format, self.udf.quality, _comment(int(self.ids[i])))
             self.files.write(self.paths[i], data)
             self._note(i, data)
-            self.seconds[i] = seconds
+            self.seconds[i] = self.painted[int(self.ids[i])] = seconds
 
     def _note(self, i: int, data: bytes) -> None:
         self.sha256[i] = hashlib.sha256(data).hexdigest()
@@ -125,7 +134,7 @@ class _Batch:
             "seed": self.rows.column("seed"),
             "steps": pa.array([generator.steps] * n, pa.int32()),
             "guidance_scale": pa.array([generator.guidance_scale] * n, pa.float32()),
-            "status": np.where(self.adopted, "adopted", "generated"),
+            "status": ["adopted" if seconds is None else "generated" for seconds in self.seconds],
             "seconds": pa.array(self.seconds, pa.float32()),
         }
         return pa.table(columns)

@@ -18,7 +18,7 @@ from udfs.udf import Worker
 
 @dataclass(frozen=True, kw_only=True)
 class Tinted(Generator):
-    """Noise from the row's seed; counts what it paints."""
+    """Noise from the row's seed; counts what it paints, fails on the seed `refused`."""
 
     name: ClassVar[str] = "tinted"
     version: ClassVar[int] = 1
@@ -26,9 +26,12 @@ class Tinted(Generator):
     batch_rows: ClassVar[int] = 3
 
     tint: int = 0
+    refused: int = -1
 
     def load(self, worker: Worker) -> Paint:
         def paint(rows: pa.Table) -> np.ndarray:
+            if self.refused in rows.column("seed").to_pylist():
+                raise RowError("cannot be painted")
             PAINTED.extend(rows.column("seed").to_pylist())
             size = (rows.column("image_height")[0].as_py(), rows.column("image_width")[0].as_py(), 3)
             seeds = rows.column("seed").to_pylist()
@@ -94,6 +97,19 @@ def test_intact_files_are_adopted_and_others_painted_again(tmp_path, form):
     assert again["status"].to_pylist() == ["adopted", *["generated"] * 4]
     assert again["seconds"].to_pylist()[0] is None
     assert again["image_sha256"] == first["image_sha256"], "painting again gives the same bytes"
+
+
+def test_images_painted_beside_one_that_fails_are_not_adopted(tmp_path):
+    store = Store.at(tmp_path)
+    apply = Images(generator=Tinted(refused=106)).setup(Worker("cpu", store, "f"))
+    with pytest.raises(RowError):
+        apply(_rows(8))
+    halves = [apply(_rows(8).slice(0, 6)), apply(_rows(8).slice(7))]
+    for out in halves:
+        assert set(out["status"].to_pylist()) == {"generated"}
+        assert out["seconds"].null_count == 0
+    assert sorted(PAINTED) == [100, 101, 102, 103, 104, 105, 107], "each is painted once"
+    assert set(apply(_rows(6))["status"].to_pylist()) == {"adopted"}
 
 
 def test_another_fingerprint_is_another_file(tmp_path):
