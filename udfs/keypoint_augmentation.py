@@ -69,7 +69,7 @@ def _compose(renders: Renders, out: Batch, i: int, rng: np.random.Generator, eas
         whole = p == 0 and not alone
         flip = rng.random() < 0.5
         # Every so often from near by: what a face looks like is hard to learn on twenty pixels.
-        near = rng.random() < (0.6 if easy else 0.08)
+        near = rng.random() < (0.3 if easy else 0.08)
         focus = renders.keypoints[k][[0, 5, 6]].mean(0) if near else None
         inverse, forward = _placement(renders.boxes[k], focus, people, p, flip, easy, rng)
         extent = np.array([SIZE, SIZE, -1, -1], np.int64)

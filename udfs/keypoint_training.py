@@ -35,6 +35,8 @@ SIGMA = 1.3
 
 _VALIDATION = 256
 _EMA = 0.998
+_WEIGHTS = {"center": 0.3, "keypoints": 1.0, "guess": 15.0}
+"""Of the loss terms. The guess is what asks, across the whole picture, which way a person faces."""
 _EASY_SHARE = 0.45
 """Share of the steps over which pictures become harder."""
 _HARDEST = 0.8
@@ -141,7 +143,7 @@ def train(
                 maps = network(pictures)
             terms = losses(maps, batch)
             optimizer.zero_grad()
-            (terms["center"] * 0.3 + terms["keypoints"] + terms["guess"] * 2).backward()
+            torch.stack([_WEIGHTS[name] * term for name, term in terms.items()]).sum().backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 20.0)
             optimizer.step()
             step += 1
