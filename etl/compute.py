@@ -142,8 +142,14 @@ def _gather(results: list[dict[str, pa.Table]]) -> dict[str, pa.Table]:
 
 
 def _stamped(table: str, rows: pa.Table, fingerprint: str) -> pa.Table:
-    if "fingerprint" in TABLES[table].schema.names and "fingerprint" not in rows.column_names:
-        return rows.append_column("fingerprint", pa.repeat(fingerprint, rows.num_rows))
+    """The rows with the columns that no UDF fills in: the fingerprint, and NULL for what it does not say."""
+    for field in TABLES[table].schema:
+        if field.name in rows.column_names:
+            continue
+        if field.name == "fingerprint":
+            rows = rows.append_column(field, pa.repeat(fingerprint, rows.num_rows))
+        elif field.nullable:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
     return rows
 
 

@@ -62,11 +62,14 @@ class ReadFiles(Udf):
             {**of_file, "row": r.row, "error_code": r.error_code, "message": r.message}
             for r in content.rejected
         ]
+        sha256 = hashlib.sha256(data).hexdigest()
+        content_id = text_id("content", row["source"], row["path"], sha256)
         read = {
             **of_file,
+            "content_id": content_id,
             "bytes": row["bytes"],
             "modified": row["modified"],
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "sha256": sha256,
             "licence": self.source.licence,
             "kind": content.kind,
             "rows": content.rows.num_rows if content.rows is not None else 0,
@@ -77,7 +80,10 @@ class ReadFiles(Udf):
             "rejected": pa.Table.from_pylist(rejected, _unstamped("rejected")),
             "sources": pa.Table.from_pylist([read], _unstamped("sources")),
         }
-        return tables if content.rows is None else {content.table: content.rows, **tables}
+        if content.rows is None:
+            return tables
+        origin = pa.array([content_id] * content.rows.num_rows, pa.int64())
+        return {content.table: content.rows.append_column("content_id", origin), **tables}
 
     def _content(self, data: bytes, path: str) -> "_Content":
         if isinstance(self.source, PoseSource):

@@ -63,25 +63,38 @@ class Partition:
 class Located:
     """Ids of a table's rows and their places.
 
-    fingerprints: the computations to look at; None: all, and of rows with the same id the first.
+    fingerprints, contents: the computations and the files they read to look at; None: all. Of rows with the
+    same id the first counts.
 
     Attributes:
         keys: (N,) int64 ids, in file order.
     """
 
-    def __init__(self, table: LakeTable, key: str, fingerprints: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        table: LakeTable,
+        key: str,
+        fingerprints: Sequence[str] | None = None,
+        contents: Sequence[int] | None = None,
+    ) -> None:
         self.table = table
         self.files = table.files()
         keys, files, rows = [], [], []
-        columns = [key] if fingerprints is None else [key, "fingerprint"]
+        allowed = {
+            name: pa.array(values, kind)
+            for name, values, kind in (
+                ("fingerprint", fingerprints, pa.string()),
+                ("content_id", contents, pa.int64()),
+            )
+            if values is not None
+        }
         for number, path in enumerate(self.files):
             with open_parquet(table.store, path) as parquet:
-                read = parquet.read(columns)
-            place = np.arange(read.num_rows)
-            if fingerprints is not None:
-                place = place[
-                    pc.is_in(read.column("fingerprint"), pa.array(fingerprints, pa.string())).to_numpy()
-                ]
+                read = parquet.read([key, *allowed])
+            mine = np.ones(read.num_rows, bool)
+            for name, values in allowed.items():
+                mine &= pc.is_in(read.column(name), values).to_numpy()
+            place = np.flatnonzero(mine)
             keys.append(read.column(key).to_numpy()[place])
             files.append(np.full(len(place), number, np.int32))
             rows.append(place)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from etl.lake import Lake
-from etl.stage import Pending, Progress, Stage, pending, run_stage
+from etl.stage import Pending, Progress, Stage, partitions_of, pending, run_stage
 from etl.stages import Stages
 from etl.workers import Workers
+from schemas.errors import LakeError
 from schemas.pipeline import Pipeline
+from udfs.udf import Worker
 
 if TYPE_CHECKING:
     from etl.filter import Selection
@@ -27,7 +29,7 @@ class StagePlan:
         unit: what its input rows are.
         done, new, stale, failed: input rows that are there; `failed` are tried again with `--retry`.
         waiting: input rows that cannot be computed, because a stage before failed on them.
-        coming: input rows that the stages before it would add, all of them new or stale.
+        coming: input rows that the stage before it would add.
         open_ended: files that were never read bring more, nobody knows how many.
         why_stale: what differs from the last computation.
     """
@@ -72,12 +74,44 @@ def _plans(stages: Stages) -> Iterator[StagePlan]:
     samples = stages.samples
     planned = pending(stages.lake, samples)
     yield _plan(samples, "poses", planned, 0, unread)
-    labelled = pending(stages.lake, stages.labels)
-    yield _plan(stages.labels, "samples", labelled, planned.rows, unread)
-    painted = pending(stages.lake, stages.images)
-    images = _plan(stages.images, "samples", painted, planned.rows, unread, labelled.failed)
+    coming = _sample_ids(stages, planned)
+    labelled = pending(stages.lake, stages.labels, coming)
+    yield _plan(stages.labels, "samples", labelled, 0, unread)
+    painted = pending(stages.lake, stages.images, coming)
+    images = _plan(stages.images, "samples", painted, 0, unread, labelled.failed)
     yield images
     yield _plan(stages.keypoints, "images", pending(stages.lake, stages.keypoints), images.to_compute, unread)
+
+
+def _sample_ids(stages: Stages, planned: Pending) -> np.ndarray:
+    """Ids that the pending poses will have as samples: planned here, and not written. Many exist already
+    when a plan changes a little, and their labels and images with them."""
+    stage = stages.samples
+    ids = np.concatenate([planned.new, planned.stale])
+    made = [np.empty(0, np.int64)]
+    if len(ids):
+        apply = stage.udf.setup(Worker("cpu", _Captions(stages), stage.fingerprint.value))
+        for partition in partitions_of(stages.lake, stage, ids, np.ones(len(ids), np.int32)):
+            rows = apply(partition.read(stages.lake.store))
+            assert isinstance(rows, dict)
+            made.append(rows["samples"].column("sample_id").to_numpy())
+    return np.concatenate(made)
+
+
+@dataclass(frozen=True)
+class _Captions:
+    """The captions file as it would be written."""
+
+    stages: Stages
+
+    def read(self, path: str) -> bytes:
+        return self.stages.captions_bytes()
+
+    def exists(self, path: str) -> bool:
+        return True
+
+    def write(self, path: str, data: bytes) -> None:
+        raise LakeError("a plan writes nothing")
 
 
 _NONE = np.empty(0, np.int64)
@@ -140,8 +174,9 @@ def run_stages(
     failed: dict[str, int] = {}
     with Workers(pipeline.cluster.scheduler, pipeline.cluster.workers) as workers:
         for stage in stages:
-            if stage.name == "samples" and (path := stages.captions_path):
-                stages.write_captions(path)
+            if stage.name == "samples":
+                stages.record_files()
+                stages.write_captions()
             report = run_stage(lake, stage, workers, retry=retry, watch=watch)
             if report.total:
                 reports.append(report)
@@ -155,7 +190,7 @@ def select_images(lake: Lake, pipeline: Pipeline, policy: str | None = None) -> 
     """Applies a policy, by default the pipeline's, to what the pipeline measured."""
     from etl.filter import load_policy, select
 
-    stages = Stages(lake, pipeline)
+    stages = Stages(lake, pipeline, as_run=True)
     return select(
         lake,
         load_policy(policy or pipeline.policy),
@@ -171,7 +206,7 @@ def publish(
     """Publishes a selection under a new name. Raises ConfigError when the name is taken."""
     from etl.release import create_release
 
-    labels = Stages(lake, pipeline).labels.fingerprint.value
+    labels = Stages(lake, pipeline, as_run=True).labels.fingerprint.value
     return create_release(lake, name, selection, label_fingerprint=labels, notes=notes)
 
 

@@ -53,6 +53,7 @@ class Stage:
         source: name of the input table, or the input rows themselves.
         columns: columns of the input table.
         source_fingerprints: the input rows to use, where the table holds several computations.
+        source_contents: the files whose rows to use, where the table holds what was read.
         joins: columns of other tables.
         upstream: fingerprints that the result depends on, by stage name.
         expected: ids to number of output rows that each should have; None: one.
@@ -65,6 +66,7 @@ class Stage:
     source: str | pa.Table
     columns: tuple[str, ...] = ()
     source_fingerprints: tuple[str, ...] | None = None
+    source_contents: tuple[int, ...] | None = None
     joins: tuple[Join, ...] = ()
     upstream: Mapping[str, str] = field(default_factory=dict)
     expected: Callable[[np.ndarray], np.ndarray] | None = None
@@ -117,9 +119,14 @@ class Progress:
     commits: int = 0
 
 
-def pending(lake: Lake, stage: Stage) -> Pending:
-    """Compares the input rows with the rows computed so far."""
+def pending(lake: Lake, stage: Stage, coming: np.ndarray | None = None) -> Pending:
+    """Compares the input rows with the rows computed so far.
+
+    coming: (N,) ids of input rows that are not there yet, but will be when the stages before have run.
+    """
     ids = _input_ids(lake, stage)
+    if coming is not None:
+        ids = np.union1d(ids, coming)
     value = stage.fingerprint.value
     table = lake.table(stage.table)
     columns = [stage.key, "fingerprint"]
@@ -160,7 +167,7 @@ def run_stage(
     if retry:
         ids = np.concatenate([ids, todo.failed])
         attempts = np.concatenate([attempts, todo.attempts + 1])
-    partitions = _partitions(lake, stage, ids, attempts)
+    partitions = partitions_of(lake, stage, ids, attempts)
     progress = Progress(stage.name, sum(len(p.attempts) for p in partitions))
     if not partitions:
         return progress
@@ -195,7 +202,7 @@ def _input_ids(lake: Lake, stage: Stage) -> np.ndarray:
         return np.empty(0, np.int64)
     where = None
     if stage.source_fingerprints is not None:
-        where = computed_by(stage.source_fingerprints)
+        where = computed_by(stage.source_fingerprints, stage.source_contents)
     return table.read([stage.key], where).column(stage.key).to_numpy()
 
 
@@ -210,7 +217,7 @@ def _failures(lake: Lake, stage: Stage) -> tuple[np.ndarray, np.ndarray]:
     return tries.index.to_numpy(np.int64), tries.to_numpy(np.int32)
 
 
-def _partitions(lake: Lake, stage: Stage, ids: np.ndarray, attempts: np.ndarray) -> list[Partition]:
+def partitions_of(lake: Lake, stage: Stage, ids: np.ndarray, attempts: np.ndarray) -> list[Partition]:
     """Cuts the pending rows into tasks, in the order in which they lie in the input files."""
     if not len(ids):
         return []
@@ -218,7 +225,7 @@ def _partitions(lake: Lake, stage: Stage, ids: np.ndarray, attempts: np.ndarray)
         at = pd.Index(stage.source.column(stage.key).to_numpy()).get_indexer(pd.Index(ids))
         cuts = [slice(i, i + stage.partition_rows) for i in range(0, len(ids), stage.partition_rows)]
         return [Partition((), stage.source.take(pa.array(at[cut])), attempts[cut]) for cut in cuts]
-    source = Located(lake.table(stage.source), stage.key, stage.source_fingerprints)
+    source = Located(lake.table(stage.source), stage.key, stage.source_fingerprints, stage.source_contents)
     positions = source.find(ids)
     order = np.argsort(positions, kind="stable")
     positions, attempts = positions[order], attempts[order]

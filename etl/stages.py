@@ -1,18 +1,22 @@
 """What the stages of a pipeline are: each one's UDF, its input rows, and what it builds on."""
 
 import io
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from etl.ingest import ReadFiles, list_files
 from etl.lake import Lake
 from etl.stage import Join, Stage
 from etl.table import computed_by
+from schemas.errors import InputError
 from schemas.ids import text_hash
 from schemas.pipeline import Pipeline
 from schemas.smplx_params import POSE_PARAMS
@@ -30,6 +34,8 @@ class Stages:
 
     lake: Lake
     pipeline: Pipeline
+    as_run: bool = False
+    """Take the files that the last run read, wherever they are now, instead of those that are there."""
 
     def __iter__(self) -> Iterator[Stage]:
         """In the order in which they run. A stage is built when it is its turn."""
@@ -51,15 +57,46 @@ class Stages:
     def _caption_files(self) -> list[CaptionSource]:
         return [c for c in self.pipeline.captions if not isinstance(c, GrammarSource)]
 
-    @property
-    def pose_fingerprints(self) -> tuple[str, ...]:
-        return _read_with(self.pipeline.poses)
+    @cached_property
+    def poses_read(self) -> "Read":
+        return self._read(self.pipeline.poses)
 
-    @property
-    def caption_fingerprints(self) -> tuple[str, ...]:
-        return _read_with(self._caption_files)
+    @cached_property
+    def captions_read(self) -> "Read":
+        return self._read(self._caption_files)
 
-    @property
+    def _read(self, sources: Sequence[PoseSource | CaptionSource]) -> "Read":
+        """What the lake has of the sources' files; a file that is gone or was changed has no part in it."""
+        prints, contents = [], set()
+        table = self.lake.table("sources")
+        for source in sources:
+            value = ReadFiles(source=source).fingerprint().value
+            rows = table.read(["file_id", "content_id"], computed_by([value]))
+            current = rows.filter(pc.is_in(rows.column("file_id"), pa.array(self._file_ids(source, value))))
+            prints.append(value)
+            contents.update(current.column("content_id").to_pylist())
+        return Read(tuple(prints), tuple(sorted(contents)))
+
+    def _file_ids(self, source: PoseSource | CaptionSource, fingerprint: str) -> list[int]:
+        if not self.as_run:
+            return list_files(source).column("file_id").to_pylist()
+        try:
+            return json.loads(self.lake.store.read(_listing(fingerprint)))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"source {source.name} was not read with these settings yet: `posedreamer run` does that"
+            ) from error
+
+    def record_files(self) -> None:
+        """Notes which files were there, for what is done with the results when they are not."""
+        for stage in self.reading:
+            assert isinstance(stage.source, pa.Table)
+            data = json.dumps(stage.source.column("file_id").to_pylist()).encode()
+            path = _listing(stage.fingerprint.value)
+            if not self.lake.store.exists(path) or self.lake.store.read(path) != data:
+                self.lake.store.write(path, data)
+
+    @cached_property
     def samples(self) -> Stage:
         from udfs.samples import Samples, expected_samples
 
@@ -72,6 +109,11 @@ class Stages:
             at = first[np.searchsorted(known, ids)]
             return expected_samples(poses.take(pa.array(at)), keys, plan)
 
+        # The plan is a function of all it is made from: a file more or less is another plan. What stays
+        # the same in it keeps its ids, so that labels and images are found again.
+        upstream = {"poses": self.poses_read.digest}
+        if plan.pairing != "grammar":
+            upstream["captions"] = self.captions_read.digest
         # With thousands of captions a pose, a thousand poses would not fit in a worker's memory.
         each = plan.draws * (len(keys) if plan.pairing == "all" else plan.captions_per_pose)
         udf = Samples(
@@ -85,7 +127,9 @@ class Stages:
             "samples",
             "poses",
             udf.inputs[1:],
-            self.pose_fingerprints,
+            self.poses_read.fingerprints,
+            self.poses_read.contents,
+            upstream=upstream,
             expected=expected,
             partition_rows=max(
                 1, min(max(self.pipeline.cluster.partition_rows, 1024), _TASK_SAMPLES // max(each, 1))
@@ -103,17 +147,21 @@ class Stages:
     def _captions(self) -> pa.Table:
         """Captions of this pipeline's files, by id."""
         table = self.lake.table("captions")
-        return table.read(_CAPTION_COLUMNS, computed_by(self.caption_fingerprints)).sort_by("caption_id")
+        return table.read(_CAPTION_COLUMNS, computed_by(*self.captions_read)).sort_by("caption_id")
 
-    def write_captions(self, path: str) -> None:
-        """Puts the captions where the workers that plan samples read them; the path names their content."""
-        if self.lake.store.exists(path):
-            return
+    def captions_bytes(self) -> bytes:
+        """The captions to pair as an Arrow file."""
         sink = io.BytesIO()
         captions = self._captions()
         with pa.ipc.new_file(sink, captions.schema) as writer:
             writer.write_table(captions)
-        self.lake.store.write(path, sink.getvalue())
+        return sink.getvalue()
+
+    def write_captions(self) -> None:
+        """Puts the captions where the workers that plan samples read them; the path names their content."""
+        path = self.captions_path
+        if path is not None and not self.lake.store.exists(path):
+            self.lake.store.write(path, self.captions_bytes())
 
     @cached_property
     def labels(self) -> Stage:
@@ -129,7 +177,7 @@ class Stages:
             "samples",
             columns,
             (self.samples.fingerprint.value,),
-            (Join("poses", "pose_id", ("gender", *POSE_PARAMS, "expression")),),
+            joins=(Join("poses", "pose_id", ("gender", *POSE_PARAMS, "expression")),),
             partition_rows=self.pipeline.cluster.partition_rows,
         )
 
@@ -157,7 +205,7 @@ class Stages:
             "samples",
             own,
             (self.samples.fingerprint.value,),
-            (
+            joins=(
                 Join("labels", "sample_id", of_labels, (self.labels.fingerprint.value,)),
                 Join("captions", "caption_id", of_captions),
             ),
@@ -179,12 +227,22 @@ class Stages:
             "images",
             ("image_path", "image_height", "image_width"),
             (self.images.fingerprint.value,),
-            (Join("labels", "sample_id", labels, (self.labels.fingerprint.value,)),),
+            joins=(Join("labels", "sample_id", labels, (self.labels.fingerprint.value,)),),
             upstream={"images": self.images.fingerprint.value},
             partition_rows=self.pipeline.cluster.partition_rows,
         )
 
 
-def _read_with(sources: Sequence[PoseSource | CaptionSource]) -> tuple[str, ...]:
-    """Fingerprints of what was read from these sources; the files themselves may be away."""
-    return tuple(ReadFiles(source=s).fingerprint().value for s in sources)
+class Read(NamedTuple):
+    """What was read: the settings it was read with, and the files."""
+
+    fingerprints: tuple[str, ...]
+    contents: tuple[int, ...]
+
+    @property
+    def digest(self) -> str:
+        return text_hash(*sorted(self.fingerprints), *self.contents).hex()
+
+
+def _listing(fingerprint: str) -> str:
+    return f"files/plan/files-{fingerprint}.json"

@@ -53,27 +53,43 @@ class Commit:
 
 @dataclass
 class _Keys:
-    """Sorted 64-bit keys of the rows already in a table, read once a file, with their content."""
+    """What identifies the rows already in a table, read once a file.
+
+    Attributes:
+        seen: the files.
+        keys: (N,) uint64, sorted, over all key columns: the same again is a repeat.
+        ids: (M,) uint64, sorted, of the first key column alone, where the table says what it stands for.
+        contents: (M,) int64, of each id: another one is a collision.
+    """
 
     seen: set[str] = field(default_factory=set)
     keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
     contents: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
-    def add(self, files: Sequence[str], keys: np.ndarray, contents: np.ndarray) -> None:
+    def add(self, files: Sequence[str], keys: np.ndarray, ids: np.ndarray, contents: np.ndarray) -> None:
         self.seen.update(files)
-        keys = np.concatenate([self.keys, keys])
-        order = np.argsort(keys, kind="stable")
-        self.keys = keys[order]
-        self.contents = np.concatenate([self.contents, contents])[order]
+        self.keys = np.sort(np.concatenate([self.keys, keys]), kind="stable")
+        ids = np.concatenate([self.ids, ids])
+        order = np.argsort(ids, kind="stable")
+        self.ids, self.contents = ids[order], np.concatenate([self.contents, contents])[order]
 
-    def find(self, keys: np.ndarray) -> np.ndarray:
-        """Position of each key, -1 where it is new."""
-        at = np.searchsorted(self.keys, keys)
-        found = np.flatnonzero(at < len(self.keys))
-        hit = np.full(len(keys), -1)
-        match = self.keys[at[found]] == keys[found]
-        hit[found[match]] = at[found[match]]
-        return hit
+    def has(self, keys: np.ndarray) -> np.ndarray:
+        """(N,) bool: the keys that are there."""
+        return _find(self.keys, keys) >= 0
+
+    def clash(self, ids: np.ndarray, contents: np.ndarray) -> np.ndarray:
+        """Positions of the ids that are there with another content."""
+        at = _find(self.ids, ids)
+        hit = np.flatnonzero(at >= 0)
+        return hit[self.contents[at[hit]] != contents[hit]]
+
+
+def _find(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """First position of each wanted value in the sorted known ones, -1 where it is not there."""
+    at = np.searchsorted(known, wanted)
+    at[at == len(known)] = 0
+    return np.where(known[at] == wanted, at, -1) if len(known) else np.full(len(wanted), -1)
 
 
 class LakeTable:
@@ -228,7 +244,7 @@ class LakeTable:
             version = self._transact(delta, kept, [], note)
             if version is not None:
                 # The next commit need not read these files again.
-                self._keys.add([f"{self.name}/{f.name}" for f in kept], keys.keys, keys.contents)
+                self._keys.add([f"{self.name}/{f.name}" for f in kept], keys.keys, keys.ids, keys.contents)
                 return Commit(version, sum(f.rows for f in kept), repeated)
         raise self._busy()
 
@@ -316,12 +332,13 @@ class LakeTable:
     def _key_columns(self) -> list[str]:
         return [*self.spec.key, *([self.spec.content] if self.spec.content else [])]
 
-    def _keyed(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) uint64 keys and (N,) int64 contents (zeros where the table has none)."""
-        contents = np.zeros(rows.num_rows, np.int64)
-        if self.spec.content:
-            contents = rows.column(self.spec.content).to_numpy()
-        return row_keys(rows.select(list(self.spec.key))), contents
+    def _keyed(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(N,) uint64 keys, and (N,) uint64 ids and (N,) int64 contents, empty where the table has none."""
+        keys = row_keys(rows.select(list(self.spec.key)))
+        if not self.spec.content:
+            return keys, np.empty(0, np.uint64), np.empty(0, np.int64)
+        ids = row_keys(rows.select([self.spec.key[0]]))
+        return keys, ids, rows.column(self.spec.content).to_numpy()
 
     def _without_repeats(self, files: Sequence[DataFile], there: _Keys) -> tuple[list[DataFile], int, _Keys]:
         """The files less the rows that are there or in an earlier file, the number of those, and the keys
@@ -336,16 +353,11 @@ class LakeTable:
                 rows = read_keys(self.store, file)
             except (OSError, ValueError, pa.ArrowInvalid) as error:
                 raise LakeError(f"table {self.name}: nothing was committed: {error}") from error
-            keys, contents = self._keyed(rows)
-            _, first = np.unique(keys, return_index=True)
-            known = np.ones(len(keys), bool)
-            known[first] = False
+            keys, ids, contents = self._keyed(rows)
             within = _Keys()
-            within.add([], keys[first], contents[first])
+            within.add([], keys, ids, contents)
             for before in (there, new, within):
-                at = before.find(keys)
-                hit = np.flatnonzero(at >= 0)
-                clash = hit[before.contents[at[hit]] != contents[hit]]
+                clash = before.clash(ids, contents)
                 if len(clash):
                     key = rows.column(self.spec.key[0])[int(clash[0])].as_py()
                     shown = hex_id(key) if isinstance(key, int) else key
@@ -353,23 +365,26 @@ class LakeTable:
                         f"table {self.name}: nothing was committed: {self.spec.key[0]} {key} ({shown}) "
                         "stands for two different rows, a collision of identities"
                     )
-                if before is not within:
-                    known[hit] = True
+            known = there.has(keys) | new.has(keys)
+            known |= ~np.isin(np.arange(len(keys)), np.unique(keys, return_index=True)[1])
             repeated += int(known.sum())
             if known.any():
                 if known.all():
                     continue
                 with open_parquet(self.store, f"{self.name}/{file.name}") as parquet:
                     file = self.write(parquet.read().filter(pa.array(~known)))
-                keys, contents = keys[~known], contents[~known]
-            new.add([], keys, contents)
+                keys, ids, contents = (a[~known] if len(a) else a for a in (keys, ids, contents))
+            new.add([], keys, ids, contents)
             kept.append(file)
         return kept, repeated, new
 
 
-def computed_by(fingerprints: Sequence[str]) -> pads.Expression:
-    """Condition for `read`: rows of these computations."""
-    return pads.field("fingerprint").isin(pa.array(fingerprints, pa.string()))
+def computed_by(fingerprints: Sequence[str], contents: Sequence[int] | None = None) -> pads.Expression:
+    """Condition for `read`: rows of these computations, and if given of these files."""
+    where = pads.field("fingerprint").isin(pa.array(fingerprints, pa.string()))
+    return (
+        where if contents is None else where & pads.field("content_id").isin(pa.array(contents, pa.int64()))
+    )
 
 
 def row_keys(columns: pa.Table) -> np.ndarray:

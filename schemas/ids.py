@@ -5,9 +5,11 @@ different digests are a collision, which a commit refuses.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+
+from schemas.caption_attributes import CAPTION_ATTRIBUTES
 
 _SEPARATOR = b"\x1f"
 
@@ -52,6 +54,14 @@ def content_ids(
         hashes += h.digest()
     both = np.frombuffer(bytes(hashes), "<i8").reshape(n, 2)
     return both[:, 0].copy(), both[:, 1].copy()
+
+
+def caption_ids(
+    sources: Sequence[str], keys: Sequence[str], said: Mapping[str, Sequence[str | None]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and digests of N captions; `said` has their `text` and attributes, which shape the pictures."""
+    words = [[value or "" for value in said[name]] for name in ("text", *CAPTION_ATTRIBUTES)]
+    return content_ids("caption", [sources, keys, *words], [np.empty((len(keys), 0), np.uint8)])
 
 
 def mix(ids: np.ndarray, *salt: str | int) -> np.ndarray:

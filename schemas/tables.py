@@ -65,7 +65,7 @@ POSES = pa.schema(
 
 CAPTIONS = pa.schema(
     [
-        _id("caption_id", "hash of source, key and text"),
+        _id("caption_id", "hash of source, key, text and what the text says"),
         _DIGEST,
         field("source", pa.string(), "name of the source in the pipeline file"),
         field("key", pa.string(), "what the caption belongs to: an image, a frame; pairing by key uses it"),
@@ -215,6 +215,7 @@ SOURCES = pa.schema(
         field("bytes", pa.int64(), "size of the file", unit="B", low=0),
         field("modified", pa.string(), "time of change, or the object store's entity tag"),
         field("sha256", pa.string(), "SHA-256 of the file's bytes"),
+        _id("content_id", "hash of source, path and sha256: the same when only the time of change differs"),
         field("licence", pa.string(), "what the pipeline file says of the source's licence"),
         field("kind", pa.string(), "how it was read"),
         field("rows", pa.int64(), "rows that went in", low=0),
@@ -269,13 +270,16 @@ class TableSpec:
     """Column that tells a repeat of a row from another row with the same key."""
 
 
+_CONTENT = field("content_id", pa.int64(), "file it was read from, as in `sources`; NULL: none", null=True)
+_READ = ("fingerprint", "content_id")
+
 TABLES: Mapping[str, TableSpec] = {
     "sources": TableSpec(SOURCES, ("file_id", "fingerprint")),
     "rejected": TableSpec(REJECTED, ("file_id", "fingerprint", "row")),
-    # A pose, caption or sample that two settings yield is one id and two rows, one for each: so a run sees
-    # just what its own settings yield, and what is computed for the id serves both.
-    "poses": TableSpec(POSES.append(_FINGERPRINT), ("pose_id", "fingerprint"), "digest"),
-    "captions": TableSpec(CAPTIONS.append(_FINGERPRINT), ("caption_id", "fingerprint"), "digest"),
+    # A pose, caption or sample that two settings or files yield is one id and two rows, one for each: so a
+    # run sees just what its own settings and files yield, and what is computed for the id serves both.
+    "poses": TableSpec(POSES.append(_FINGERPRINT).append(_CONTENT), ("pose_id", *_READ), "digest"),
+    "captions": TableSpec(CAPTIONS.append(_FINGERPRINT).append(_CONTENT), ("caption_id", *_READ), "digest"),
     "samples": TableSpec(SAMPLES, ("sample_id", "fingerprint"), "digest"),
     "labels": TableSpec(LABELS, ("sample_id", "fingerprint")),
     "images": TableSpec(IMAGES, ("image_id",), "sample_id"),

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-import numpy as np
 import pyarrow as pa
 
 from schemas.errors import InputError
-from schemas.ids import content_ids
+from schemas.ids import caption_ids
 from schemas.source import CaptionSource, Rejection
 from schemas.tables import CAPTIONS
 from udfs.grammar import read_attributes
@@ -214,11 +213,11 @@ def _table(keys: list[str], texts: list[str], source: CaptionSource) -> tuple[pa
     pairs = list(dict.fromkeys(zip(keys, texts, strict=True)))
     kept_keys, kept_texts = [p[0] for p in pairs], [p[1] for p in pairs]
     names = [source.name] * len(pairs)
-    nothing = np.empty((len(pairs), 0), np.uint8)
-    caption_id, digest = content_ids("caption", [names, kept_keys, kept_texts], [nothing])
+    attributes = read_attributes(kept_texts)
+    said = {"text": kept_texts, **attributes.to_pydict()}
+    caption_id, digest = caption_ids(names, kept_keys, said)
     columns: dict[str, object] = {"caption_id": caption_id, "digest": digest, "source": names}
     columns |= {"key": kept_keys, "text": kept_texts}
-    attributes = read_attributes(kept_texts)
     columns |= {name: attributes[name] for name in attributes.column_names}
     return pa.table({name: columns[name] for name in CAPTIONS.names}, schema=CAPTIONS), len(texts) - len(
         pairs

@@ -25,8 +25,8 @@ from udfs.threads import each
 from udfs.udf import Apply, Udf, Worker, file_digest
 from udfs.visibility import tolerances, visibility
 
-SMALLEST_CROP = 50.0
-"""Pixels before resampling: what is smaller in its image is too far away to be a subject."""
+SMALLEST_CROP = 50 / 1024
+"""Share of the image before the crop: what is smaller in it is too far away to be a subject."""
 
 _COMPRESSION = 1
 """zlib's level: level 6 takes twice as long to save a quarter."""
@@ -204,9 +204,10 @@ def _see(table: pa.Table, figure: Figure, size: tuple[int, int], ids: Sequence[i
         box = boxes(project(out.vertices, focal, princpt))
         extent = (box[:, 2:] - box[:, :2]).max(axis=1) * (1 + margin)
         _refuse(
-            cropped & (extent < SMALLEST_CROP),
+            cropped & (extent < SMALLEST_CROP * max(height, width)),
             ids,
-            f"the crop around the body is under {SMALLEST_CROP:g} px: raise camera_focal or come closer",
+            f"the crop around the body is under {SMALLEST_CROP:.1%} of the image: raise camera_focal or "
+            "come closer",
         )
         around = crop(box, focal, princpt, np.where(cropped, margin, 0), np.array([width, height]))
         focal = np.where(cropped[:, None], around[0], focal)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.errors import ConfigError, InputError
-from schemas.ids import content_ids, hex_id, mix, uniform
+from schemas.ids import caption_ids, content_ids, hex_id, mix, uniform
 from schemas.plan import Plan
 from schemas.source import GrammarSource
 from schemas.tables import CAPTIONS, SAMPLES, subset
@@ -138,8 +138,7 @@ def grammar_captions(poses: pa.Table, grammar: GrammarSource, plan: Plan) -> pa.
     made = words.captions(seeds.ravel(), grammar, np.repeat(poses["gender"].to_numpy(), count).tolist())
     key = [f"{hex_id(i)}:{k}" for i in pose_ids for k in range(count)]
     source = [grammar.name] * len(key)
-    strings = [source, key, made["text"].to_pylist()]
-    caption_id, digest = content_ids("caption", strings, [np.empty((len(key), 0), np.uint8)])
+    caption_id, digest = caption_ids(source, key, made.to_pydict())
     columns = {"caption_id": caption_id, "digest": digest, "source": source, "key": key}
     columns |= {name: made[name] for name in made.column_names}
     return pa.table({name: columns[name] for name in CAPTIONS.names}, schema=CAPTIONS)

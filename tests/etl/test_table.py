@@ -192,6 +192,11 @@ def test_one_id_for_two_contents_is_a_collision_and_refused(lake):
         lake.table("captions").append(
             random_rows("captions", 2, 1, caption_id=[7, 7], fingerprint="f", digest=[1, 2])
         )
+    elsewhere = other.set_column(
+        rows.schema.get_field_index("fingerprint"), rows.schema.field("fingerprint"), pa.array(["other"] * 5)
+    )
+    with pytest.raises(LakeError, match="collision"):
+        table.append(elsewhere)
     assert ids(table) == sorted(rows.column("pose_id").to_pylist())
 
 

@@ -291,7 +291,7 @@ def test_a_row_alone_gets_the_labels_and_the_picture_that_it_gets_in_a_batch(app
     ("changes", "message"),
     [
         ({"camera_distance": 0.3}, "behind the camera"),
-        ({"camera_distance": 40.0}, "under 50 px"),
+        ({"camera_distance": 80.0}, "under 4.9%"),
         ({"camera_distance": 4000.0, "camera_margin": None}, "covers no pixel"),
     ],
 )
