@@ -33,6 +33,10 @@ log = logging.getLogger("keypoints")
 SIGMA = 1.3
 """Standard deviation of the blobs that the maps are trained on, cells."""
 
+_LOG_EVERY = 100
+CHECK_EVERY = 500
+"""Steps between two checkpoints, each with figures on renders that are not trained on."""
+
 _VALIDATION = 256
 _EMA = 0.998
 _WEIGHTS = {"center": 0.3, "keypoints": 1.0, "guess": 15.0}
@@ -150,12 +154,12 @@ def train(
             _average(average, network, min(_EMA, step / (step + 20)))
             for name, value in terms.items():
                 sums[name] += float(value.detach())
-            if step % 100 == 0 or step == steps:
+            if step % _LOG_EVERY == 0 or step % CHECK_EVERY == 0 or step == steps:
                 row = {"step": step} | {k: round(v / (step - shown), 4) for k, v in sums.items()}
                 row["pictures_per_second"] = round(
                     (step - shown) * batch_size / (time.perf_counter() - began), 1
                 )
-                if step % 500 == 0 or step == steps:
+                if step % CHECK_EVERY == 0 or step == steps:
                     quality = measure(
                         average, list(check.pictures[..., :3]), check.keypoints, check.visible, check.boxes
                     )
