@@ -145,9 +145,8 @@ def main() -> None:
         out(f"people counted right, {name}: {share:.3f}\n")
     began = time.perf_counter()
     of(network, first)
-    out(
-        f"shaded {painting:.1f} images/s, network {given.count / (time.perf_counter() - began):.1f} images/s\n"
-    )
+    seeing = given.count / (time.perf_counter() - began)
+    out(f"shaded {painting:.1f} images/s, network {seeing:.1f} images/s\n")
     if (DATA / "coco_people").is_dir():
         out("photographs (nothing like them was in the training):\n  ")
         out("\n  ".join(photographs(network)) + "\n")
