@@ -272,9 +272,10 @@ def _outcomes(
     futures = client.compute(described.to_delayed(), resources=wants)
     waiting = set(futures)
     try:
-        for future in as_completed(futures):
-            error = future.exception()
-            if error is not None:
+        # Results come in batches: fetching each by itself would cost two messages a partition.
+        for future, outcome in as_completed(futures, with_results=True, raise_errors=False):
+            if future.status == "error":
+                error = future.exception()
                 # What else is finished by now shall be committed before the stage stops.
                 yield from (f.result() for f in waiting if f.status == "finished")
                 if isinstance(error, StageError):
@@ -284,7 +285,7 @@ def _outcomes(
                     "What was finished is committed; run it again to go on"
                 ) from error
             waiting.remove(future)
-            yield future.result()
+            yield outcome
             future.release()
     finally:
         client.cancel(futures, force=True)

@@ -42,6 +42,8 @@ def _bench(folder: Path, samples: int, count: int) -> None:
     with Workers(count=count) as workers:
         workers.client.wait_for_workers(count)
         for stage in stages:
+            if stage.name == "samples":
+                stages.record_files()
             rows.append(run_stage(lake, stage, workers))
         images = stages.images
         assert isinstance(images.udf, Images)
