@@ -1,6 +1,6 @@
 """Rates of every stage over 2,000 samples, and what the pipeline adds around a generator.
 
-python -m tests.bench.bench_pipeline [--samples 2000] [--workers 2]
+python -m tests.bench.bench_pipeline [--samples 2000] [--workers 2] [--partition-rows 64]
 """
 
 import argparse
@@ -26,15 +26,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--partition-rows", type=int, default=64)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        _bench(Path(folder), given.samples, given.workers)
+        _bench(Path(folder), given.samples, given.workers, given.partition_rows)
 
 
-def _bench(folder: Path, samples: int, count: int) -> None:
+def _bench(folder: Path, samples: int, count: int, partition_rows: int) -> None:
     np.savez(folder / "poses.npz", **random_poses(samples, 0))
     file = folder / "pipeline.yaml"
-    file.write_text("lake: lake\nposes: [{name: random, path: poses.npz}]\nrelease: 0.1.0\n")
+    file.write_text(
+        "lake: lake\nposes: [{name: random, path: poses.npz}]\n"
+        f"cluster: {{partition_rows: {partition_rows}}}\n"
+    )
     pipeline = load_pipeline(file)
     lake = Lake.create(pipeline.lake)
     stages = Stages(lake, pipeline)
