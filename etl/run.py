@@ -107,9 +107,6 @@ class _Captions:
     def read(self, path: str) -> bytes:
         return self.stages.captions_bytes()
 
-    def exists(self, path: str) -> bool:
-        return True
-
     def write(self, path: str, data: bytes) -> None:
         raise LakeError("a plan writes nothing")
 

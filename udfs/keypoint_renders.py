@@ -84,12 +84,6 @@ def make_renders(
     return arrays
 
 
-def load_renders(folder: Path) -> Renders:
-    """What `make_renders` left in a folder."""
-    names = ("pictures", "backgrounds", "keypoints", "visible", "boxes")
-    return Renders(*(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names))
-
-
 def _array(folder: Path | None, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
     if folder is None:
         return np.zeros(shape, dtype)

@@ -20,8 +20,6 @@ class Files(Protocol):
 
     def write(self, path: str, data: bytes) -> None: ...
 
-    def exists(self, path: str) -> bool: ...
-
 
 @dataclass(frozen=True)
 class Worker:

@@ -29,9 +29,6 @@ class Folder:
     def write(self, path, data):
         self.data[path] = data
 
-    def exists(self, path):
-        return path in self.data
-
 
 def jpeg(picture):
     out = io.BytesIO()

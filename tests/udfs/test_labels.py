@@ -39,9 +39,6 @@ class Memory:
     def write(self, path: str, data: bytes) -> None:
         self.data[path] = data
 
-    def exists(self, path: str) -> bool:
-        return path in self.data
-
 
 @pytest.fixture(scope="module")
 def files() -> Memory:
