@@ -80,7 +80,8 @@ def _plans(stages: Stages) -> Iterator[StagePlan]:
     painted = pending(stages.lake, stages.images, coming)
     images = _plan(stages.images, "samples", painted, 0, unread, labelled.failed)
     yield images
-    yield _plan(stages.keypoints, "images", pending(stages.lake, stages.keypoints), images.to_compute, unread)
+    for metric in stages.metrics:
+        yield _plan(metric, "images", pending(stages.lake, metric), images.to_compute, unread)
 
 
 def _sample_ids(stages: Stages, planned: Pending) -> np.ndarray:
@@ -165,7 +166,8 @@ def run_stages(
     from etl.filter import load_policy
 
     load_policy(pipeline.policy)
-    _ = Stages(lake, pipeline).keypoints.fingerprint  # builds on all stages, so it takes all model files
+    # They build on all other stages, so this takes all model files.
+    _ = [metric.fingerprint for metric in Stages(lake, pipeline).metrics]
     stages = Stages(lake, pipeline)
     reports: list[Progress] = []
     failed: dict[str, int] = {}
@@ -188,10 +190,13 @@ def select_images(lake: Lake, pipeline: Pipeline, policy: str | None = None) -> 
     from etl.filter import load_policy, select
 
     stages = Stages(lake, pipeline, as_run=True)
+    rules = load_policy(policy or pipeline.policy)
+    # A metric that no rule reads has no part in the selection: to measure it too must not change a release.
+    used = [m for m in stages.metrics if m.table == stages.keypoints.table or m.table in rules.tables]
     return select(
         lake,
-        load_policy(policy or pipeline.policy),
-        metric_fingerprints={stages.keypoints.table: stages.keypoints.fingerprint.value},
+        rules,
+        metric_fingerprints={metric.table: metric.fingerprint.value for metric in used},
         image_fingerprint=stages.images.fingerprint.value,
         sample_fingerprint=stages.samples.fingerprint.value,
     )

@@ -34,12 +34,16 @@ COMMIT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Join:
-    """Columns of another table for every input row, by its id; `fingerprints` picks the computations."""
+    """Columns of another table for every input row, by its id; `fingerprints` picks the computations.
+
+    The id is a column of the input table, or of `through`, a table that was joined before this one.
+    """
 
     table: str
     on: str
     columns: tuple[str, ...]
     fingerprints: tuple[str, ...] | None = None
+    through: str | None = None
 
 
 @dataclass(frozen=True)
@@ -230,10 +234,15 @@ def partitions_of(lake: Lake, stage: Stage, ids: np.ndarray, attempts: np.ndarra
     order = np.argsort(positions, kind="stable")
     positions, attempts = positions[order], attempts[order]
     joined = []
+    found = {stage.source: (source, positions)}
     for join in stage.joins:
         there = Located(lake.table(join.table), join.on, join.fingerprints)
-        wanted = source.keys if join.on == stage.key else source.values(join.on)
-        joined.append((there, there.find(wanted[positions]), join.columns))
+        base, rows = found[join.through or stage.source]
+        wanted = base.keys if base is source and join.on == stage.key else base.values(join.on)
+        at = np.full(len(rows), -1)
+        at[rows >= 0] = there.find(wanted[rows[rows >= 0]])
+        found[join.table] = there, at
+        joined.append((there, at, join.columns))
     # A row whose labels failed has nothing to paint: it waits until they are there.
     ready = np.logical_and.reduce([np.ones(len(positions), bool), *(at >= 0 for _, at, _ in joined)])
     positions, attempts = positions[ready], attempts[ready]
@@ -242,7 +251,7 @@ def partitions_of(lake: Lake, stage: Stage, ids: np.ndarray, attempts: np.ndarra
     for start in range(0, len(positions), stage.partition_rows):
         cut = slice(start, start + stage.partition_rows)
         own = source.slice(positions[cut], (stage.key, *stage.columns))
-        others = tuple(there.slice(at[cut], columns) for there, at, columns in joined)
+        others = tuple(there.slice(at[cut], columns) for there, at, columns in joined if columns)
         partitions.append(Partition((own, *others), None, attempts[cut]))
     return partitions
 

@@ -43,7 +43,7 @@ class Stages:
         yield self.samples
         yield self.labels
         yield self.images
-        yield self.keypoints
+        yield from self.metrics
 
     @cached_property
     def reading(self) -> tuple[Stage, ...]:
@@ -213,6 +213,11 @@ class Stages:
             partition_rows=self.pipeline.cluster.partition_rows,
         )
 
+    @property
+    def metrics(self) -> tuple[Stage, ...]:
+        """What is measured on the images."""
+        return (self.keypoints, *([self.colors] if self.pipeline.metrics.colors else []))
+
     @cached_property
     def keypoints(self) -> Stage:
         from udfs.keypoints import KeypointMetric
@@ -228,6 +233,31 @@ class Stages:
             ("image_path", "image_height", "image_width"),
             (self.images.fingerprint.value,),
             joins=(Join("labels", "sample_id", labels, (self.labels.fingerprint.value,)),),
+            upstream={"images": self.images.fingerprint.value},
+            partition_rows=self.pipeline.cluster.partition_rows,
+        )
+
+    @cached_property
+    def colors(self) -> Stage:
+        from udfs.caption_colors import CaptionColors
+
+        model = self.pipeline.body.model
+        udf = CaptionColors(body_file=None if model == "standin" else Path(model))
+        own = ("image_path", "image_height", "image_width")
+        of_labels = tuple(f.name for f in LABEL_COLUMNS if f.name in udf.inputs and f.name not in own)
+        of_captions = tuple(c for c in CAPTIONS.names[1:] if c in udf.inputs)
+        return Stage(
+            "colors",
+            udf,
+            "metrics_colors",
+            "images",
+            own,
+            (self.images.fingerprint.value,),
+            joins=(
+                Join("labels", "sample_id", of_labels, (self.labels.fingerprint.value,)),
+                Join("samples", "sample_id", (), (self.samples.fingerprint.value,)),
+                Join("captions", "caption_id", of_captions, through="samples"),
+            ),
             upstream={"images": self.images.fingerprint.value},
             partition_rows=self.pipeline.cluster.partition_rows,
         )

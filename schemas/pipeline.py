@@ -39,9 +39,10 @@ class KeypointSettings(_Settings):
 
 
 class MetricSettings(_Settings):
-    """What is measured on every image."""
+    """What is measured on every image; `colors`: whether it has the colours that its caption names."""
 
     keypoints: KeypointSettings = KeypointSettings()
+    colors: bool = False
 
 
 class ClusterSettings(_Settings):

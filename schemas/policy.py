@@ -23,13 +23,14 @@ VERSION = 1
 
 
 def metric_columns() -> dict[str, tuple[str, pa.Field]]:
-    """Columns that a rule may name: single values of the metric tables, with the name of their table."""
+    """Columns that a rule may name: numbers and words of the metric tables, with the name of their table."""
     return {
         field.name: (name, field)
         for name, spec in TABLES.items()
         if name.startswith("metrics_")
         for field in spec.schema
         if field.name not in {*spec.key, "fingerprint"} and not pa.types.is_nested(field.type)
+        and not pa.types.is_boolean(field.type)
     }
 
 

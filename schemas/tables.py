@@ -158,6 +158,25 @@ KEYPOINT_METRICS = [
 
 METRICS_KEYPOINTS = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *KEYPOINT_METRICS])
 
+_COLORED = ("top", "bottom", "shoes", "background")
+COLOR_METRICS = [
+    *(field(f"{x}_color_read", pa.string(), f"colour word that the {x} shows", null=True) for x in _COLORED),
+    *(
+        field(f"{x}_color_right", pa.bool_(), f"whether that is the caption's word for the {x}", null=True)
+        for x in _COLORED
+    ),
+    field(
+        "colors_right",
+        pa.float32(),
+        "share of the colours right, of those that the caption names and the image shows",
+        null=True,
+        low=0,
+        high=1,
+    ),
+]
+
+METRICS_COLORS = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *COLOR_METRICS])
+
 SELECTIONS = pa.schema(
     [
         field("selection", pa.string(), "fingerprint of the policy and of the metric rows it was applied to"),
@@ -284,6 +303,7 @@ TABLES: Mapping[str, TableSpec] = {
     "labels": TableSpec(LABELS, ("sample_id", "fingerprint")),
     "images": TableSpec(IMAGES, ("image_id",), "sample_id"),
     "metrics_keypoints": TableSpec(METRICS_KEYPOINTS, ("image_id", "fingerprint")),
+    "metrics_colors": TableSpec(METRICS_COLORS, ("image_id", "fingerprint")),
     "selections": TableSpec(SELECTIONS, ("selection", "image_id")),
     "dataset": TableSpec(DATASET, ("image_id",)),
     "releases": TableSpec(RELEASES, ("release",)),

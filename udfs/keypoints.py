@@ -9,11 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.coco import N_KEYPOINTS
-from schemas.errors import RowError
 from schemas.tables import KEYPOINT_METRICS, METRICS_KEYPOINTS
 from udfs.columns import matrix
 from udfs.oks import match, oks
-from udfs.picture import decode
+from udfs.picture import read_picture
 from udfs.udf import Apply, Udf, Worker, file_digest
 
 WEIGHTS = Path(__file__).parent / "weights" / "keypoints.safetensors"
@@ -65,7 +64,11 @@ class KeypointMetric(Udf):
         network = KeypointNetwork.load(self.weights or WEIGHTS, worker.device)
 
         def apply(rows: pa.Table) -> pa.Table:
-            pictures = [_read(row, worker) for row in rows.select(_IMAGE).to_pylist()]
+            paths, *sizes = (rows[name].to_pylist() for name in ("image_path", "image_height", "image_width"))
+            pictures = [
+                read_picture(worker.files, path, size)
+                for path, size in zip(paths, zip(*sizes, strict=True), strict=True)
+            ]
             found = network.detect(pictures, threshold=self.threshold)
             truth = matrix(rows, "keypoints_2d").reshape(-1, N_KEYPOINTS, 2)
             visible = matrix(rows, "keypoints_visible")
@@ -77,22 +80,6 @@ class KeypointMetric(Udf):
             return pa.table({"image_id": rows["image_id"], **columns}, schema=self.outputs)
 
         return apply
-
-
-_IMAGE = ("image_path", "image_height", "image_width")
-
-
-def _read(row: Mapping[str, object], worker: Worker) -> np.ndarray:
-    path = str(row["image_path"])
-    try:
-        data = worker.files.read(path)
-    except FileNotFoundError:
-        raise RowError(f"{path}: the image is not there; delete its row or paint it again") from None
-    picture, _ = decode(data, path)
-    size = (row["image_height"], row["image_width"])
-    if picture.shape[:2] != size:
-        raise RowError(f"{path}: {picture.shape[0]} x {picture.shape[1]} pixels, its labels are for {size}")
-    return picture
 
 
 def _measure(

@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from schemas.errors import RowError
+from udfs.udf import Files
 
 Format = Literal["jpeg", "png"]
 SUFFIX: dict[Format, str] = {"jpeg": "jpg", "png": "png"}
@@ -55,3 +56,18 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, str]:
     comment = image.info.get("comment", image.info.get("Comment", b""))
     text = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)
     return np.asarray(image.convert("RGB")), text
+
+
+def read_picture(files: Files, path: str, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an image file of the lake.
+
+    Raises RowError, naming the file, when it is not there, is damaged, or has not the labels' size.
+    """
+    try:
+        data = files.read(path)
+    except FileNotFoundError:
+        raise RowError(f"{path}: the image is not there; delete its row or paint it again") from None
+    picture, _ = decode(data, path)
+    if picture.shape[:2] != size:
+        raise RowError(f"{path}: {picture.shape[0]} x {picture.shape[1]} pixels, its labels are for {size}")
+    return picture
