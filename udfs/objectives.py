@@ -1,0 +1,70 @@
+"""What a training step minimises: the flow-matching loss of a picture, or the preference loss of a pair."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from udfs.adapters import Lora
+from udfs.dpo import Errors, preference_loss
+from udfs.encoded import Batch
+from udfs.flow_matching import Flow, Prompts, noised, velocity_error
+
+
+class Objective(Protocol):
+    """The loss of a batch, and scalars to log of it.
+
+    model: the transformer, wrapped for training; noise: (B, L, C); levels: (B,).
+    """
+
+    def __call__(
+        self, model: nn.Module, batch: Batch, noise: Tensor, levels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
+@dataclass(frozen=True)
+class ControlObjective:
+    """Flow matching of images, given their control images and prompts. size: height and width, pixels."""
+
+    flow: Flow
+    size: tuple[int, int]
+
+    def __call__(
+        self, model: nn.Module, batch: Batch, noise: Tensor, levels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        latents = batch.latents[:, 0]
+        points = noised(latents, noise, levels)
+        said = self.flow.velocity(points, batch.control, batch.prompts, levels, self.size, model)
+        loss = velocity_error(said, latents, noise).mean()
+        return loss, {"loss": loss.detach()}
+
+
+@dataclass(frozen=True)
+class DpoObjective:
+    """Flow-DPO of pairs. The reference is the same transformer without the LoRA that is trained."""
+
+    flow: Flow
+    size: tuple[int, int]
+    lora: Lora
+    beta: float
+    winner_weight: float = 0.0
+
+    def __call__(
+        self, model: nn.Module, batch: Batch, noise: Tensor, levels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        with self.lora.left_out(), torch.no_grad():
+            reference = self.errors(model, batch, noise, levels)
+        trained = self.errors(model, batch, noise, levels)
+        found = preference_loss(trained, reference, beta=self.beta, winner_weight=self.winner_weight)
+        return found.loss, {name: value.detach() for name, value in vars(found).items()}
+
+    def errors(self, model: nn.Module, batch: Batch, noise: Tensor, levels: Tensor) -> Errors:
+        """Of winners and losers, both at the same noise and levels."""
+        pictures = torch.cat([batch.latents[:, 0], batch.latents[:, 1]])
+        noises, both = noise.repeat(2, 1, 1), levels.repeat(2)
+        prompts = Prompts(batch.prompts.tokens.repeat(2, 1, 1), batch.prompts.pooled.repeat(2, 1))
+        points, control = noised(pictures, noises, both), batch.control.repeat(2, 1, 1)
+        said = self.flow.velocity(points, control, prompts, both, self.size, model)
+        winner, loser = velocity_error(said, pictures, noises).chunk(2)
+        return Errors(winner, loser)
