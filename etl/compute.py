@@ -16,6 +16,7 @@ from etl.store import Store
 from schemas.errors import ModelError, PosedreamerError, SchemaError, StageError
 from schemas.tables import TABLES
 from schemas.validate import validate
+from udfs.memory import is_out_of_memory
 from udfs.udf import Apply, Udf, Worker
 
 DATA_FILE_COLUMNS = [f.name for f in fields(DataFile)]
@@ -105,7 +106,7 @@ def _apply(
         raise
     except Exception as error:
         if batch.num_rows == 1:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise StageError(f"{name}: not enough memory for a single row: {error}") from error
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise StageError(f"{name}: the lake cannot be written: {error}") from error
@@ -114,11 +115,6 @@ def _apply(
         half = batch.num_rows // 2
         first = _apply(checked, name, batch.slice(0, half), offset, failures)
         return first + _apply(checked, name, batch.slice(half), offset + half, failures)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # torch is not imported here for the sake of UDFs that do without it.
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _stop_if_all_fail(stage: str, rows: int, failures: list[tuple[int, Exception]]) -> None:

@@ -4,7 +4,7 @@ import importlib.resources
 from pathlib import Path
 
 from schemas.errors import ConfigError
-from schemas.pipeline import Pipeline
+from schemas.pipeline import DiffusionSettings, Pipeline
 from schemas.yaml_file import load_yaml
 
 BUNDLED = "bundled"
@@ -44,6 +44,27 @@ def _placed(pipeline: Pipeline, folder: Path) -> Pipeline:
     if keypoints.weights != "default":
         placed = keypoints.model_copy(update={"weights": place(keypoints.weights)})
         changes["metrics"] = pipeline.metrics.model_copy(update={"keypoints": placed})
+    if isinstance(pipeline.generator, DiffusionSettings):
+        changes["generator"] = _placed_models(pipeline.generator, folder)
     if pipeline.policy.endswith((".yaml", ".yml")):
         changes["policy"] = place(pipeline.policy)
     return pipeline.model_copy(update=changes)
+
+
+def _placed_models(settings: DiffusionSettings, folder: Path) -> DiffusionSettings:
+    """With relative paths made absolute. What has the form owner/name and is no path here stays a hub id."""
+    from udfs.hub import is_hub_id
+
+    def place(model: str, packaged: str = "") -> str:
+        path = folder / Path(model).expanduser()
+        return model if model == packaged or (is_hub_id(model) and not path.exists()) else str(path)
+
+    return settings.model_copy(
+        update={
+            "model": place(settings.model, "nano"),
+            "controlnet": None if settings.controlnet is None else place(settings.controlnet),
+            "adapters": tuple(
+                a.model_copy(update={"path": place(a.path, "nano-dpo")}) for a in settings.adapters
+            ),
+        }
+    )

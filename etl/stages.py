@@ -18,7 +18,7 @@ from etl.stage import Join, Stage
 from etl.table import computed_by
 from schemas.errors import InputError
 from schemas.ids import text_hash
-from schemas.pipeline import Pipeline
+from schemas.pipeline import DiffusionSettings, Pipeline
 from schemas.smplx_params import POSE_PARAMS
 from schemas.source import CaptionSource, GrammarSource, PoseSource
 from schemas.tables import CAPTIONS, LABEL_COLUMNS, SAMPLES
@@ -183,6 +183,11 @@ class Stages:
 
     @cached_property
     def generator(self) -> Generator:
+        settings = self.pipeline.generator
+        if isinstance(settings, DiffusionSettings):
+            from udfs.generate import Diffusion
+
+            return Diffusion(settings=settings).pinned()
         from udfs.shaded import Shaded
 
         model = self.pipeline.body.model
@@ -207,7 +212,7 @@ class Stages:
             (self.samples.fingerprint.value,),
             joins=(
                 Join("labels", "sample_id", of_labels, (self.labels.fingerprint.value,)),
-                Join("captions", "caption_id", of_captions),
+                *([Join("captions", "caption_id", of_captions)] if of_captions else []),
             ),
             upstream={"labels": self.labels.fingerprint.value},
             partition_rows=self.pipeline.cluster.partition_rows,

@@ -1,6 +1,6 @@
 """The pipeline file: what goes in, what is computed from it with which settings, and where it goes."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,6 +23,77 @@ class ShadedSettings(_Settings):
     """The built-in renderer: the clothed, lit body over a procedural background."""
 
     name: Literal["shaded"] = "shaded"
+
+
+class AdapterSettings(_Settings):
+    """A LoRA on a diffusion model.
+
+    Attributes:
+        path: `nano-dpo`, a safetensors file, a folder with one, or an id of the Hugging Face Hub.
+        weight: how strongly it acts; 1 is as trained.
+        name: what it is called in messages.
+        weight_name: the file, where a folder or repository has several.
+        revision: branch, tag or commit of a repository.
+    """
+
+    path: str
+    weight: float = Field(default=1.0, allow_inf_nan=False)
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    weight_name: str | None = Field(default=None, pattern=r"^[^/\\]+\.safetensors$")
+    revision: str | None = None
+
+
+class DiffusionSettings(_Settings):
+    """A diffusion model with a control input, run by diffusers.
+
+    Attributes:
+        model: `nano`, a pipeline's folder, or an id of the Hugging Face Hub, with `revision`.
+        pipeline: diffusers' class to load it with, where the folder names another, such as FluxPipeline for
+            a base to which a control LoRA is added.
+        controlnet: folder or hub id of a ControlNet to add to a base pipeline.
+        adapters: LoRAs, all of them active.
+        dtype: `auto` is bfloat16 on a GPU and float32 on a CPU.
+        steps: of denoising.
+        guidance_scale: as the pipeline has it: FLUX reads it as an input, Stable Diffusion mixes with it.
+        true_cfg_scale: of pipelines that mix with a negative prompt beside `guidance_scale`.
+        conditioning_scale: how strongly a ControlNet acts.
+        max_sequence_length: tokens that a T5 encoder reads of a prompt; by default as many as its tokenizer
+            was saved for.
+        negative_prompt: what shall not be seen.
+        batch_rows: images in one call, halved where memory does not suffice.
+        compile: compiles the denoiser: minutes at the start of each worker, then faster.
+        offload: keeps parts of the model in the host's memory while they wait: `model` whole networks,
+            `sequential` single layers. A CPU has nothing to offload.
+    """
+
+    name: Literal["diffusers"] = "diffusers"
+    model: str = "nano"
+    revision: str | None = None
+    pipeline: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]+Pipeline$")
+    controlnet: str | None = None
+    controlnet_revision: str | None = None
+    adapters: tuple[AdapterSettings, ...] = ()
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    steps: int = Field(default=8, ge=1, le=1000)
+    guidance_scale: float = Field(default=3.5, ge=0, le=100)
+    true_cfg_scale: float | None = Field(default=None, ge=1, le=100)
+    conditioning_scale: float | None = Field(default=None, ge=0, le=10)
+    max_sequence_length: int | None = Field(default=None, ge=1, le=512)
+    negative_prompt: str | None = None
+    batch_rows: int = Field(default=8, ge=1, le=1024)
+    compile: bool = False
+    offload: Literal["none", "model", "sequential"] = "none"
+
+    @model_validator(mode="after")
+    def _adapter_names_differ(self) -> "DiffusionSettings":
+        names = [a.name for a in self.adapters if a.name]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"adapters: the name {', '.join(sorted(twice))} is taken twice")
+        return self
+
+
+GeneratorSettings = Annotated[ShadedSettings | DiffusionSettings, Field(discriminator="name")]
 
 
 class ImageSettings(_Settings):
@@ -67,7 +138,7 @@ class Pipeline(_Settings):
     captions: tuple[GrammarSource | CaptionSource, ...] = (GrammarSource(),)
     plan: Plan = Plan()
     body: BodySettings = BodySettings()
-    generator: ShadedSettings = ShadedSettings()
+    generator: GeneratorSettings = ShadedSettings()
     image: ImageSettings = ImageSettings()
     metrics: MetricSettings = MetricSettings()
     policy: str = "strict"

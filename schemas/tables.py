@@ -145,6 +145,13 @@ IMAGES = pa.schema(
         field("guidance_scale", pa.float32(), "NULL for a renderer", null=True),
         field("status", pa.string(), "how the file came to be", one_of=("generated", "adopted")),
         field("seconds", pa.float32(), "time to make it; NULL when adopted", unit="s", null=True, low=0),
+        # Where rounding depends on the batch, these say how to make the very same pixels again.
+        field("batch_size", pa.int32(), "images painted in one call; NULL when adopted", null=True, low=1),
+        field("batch_index", pa.int32(), "its place among them, from 0", null=True, low=0),
+        field("device", pa.string(), "what it was painted on, such as a GPU's name", null=True),
+        field("dtype", pa.string(), "numbers that the model computed with", null=True),
+        field("prompt_tokens", pa.int32(), "tokens of the whole prompt", null=True, low=0),
+        field("prompt_truncated", pa.bool_(), "whether the model read only its beginning", null=True),
     ]
 )
 
@@ -184,6 +191,20 @@ SELECTIONS = pa.schema(
         _id("sample_id", "row of `samples`"),
         field("keep", pa.bool_(), "whether the policy keeps it"),
         field("rejected_by", pa.string(), "first rule that rejects it; NULL when kept", null=True),
+    ]
+)
+
+PREFERENCES = pa.schema(
+    [
+        _id("preference_id", "hash of both image ids and scores"),
+        field("selection", pa.string(), "fingerprint of the policy and of the images it was applied to"),
+        _id("pose_id", "row of `poses`"),
+        _id("caption_id", "row of `captions`"),
+        _id("winner_image_id", "row of `images`: the preferred one"),
+        _id("loser_image_id", "row of `images`: the same sample from another seed"),
+        field("winner_score", pa.float32(), "what the policy scores by"),
+        field("loser_score", pa.float32(), "0 where it could not be measured"),
+        field("gap", pa.float32(), "difference of the scores", low=0),
     ]
 )
 
@@ -305,6 +326,7 @@ TABLES: Mapping[str, TableSpec] = {
     "metrics_keypoints": TableSpec(METRICS_KEYPOINTS, ("image_id", "fingerprint")),
     "metrics_colors": TableSpec(METRICS_COLORS, ("image_id", "fingerprint")),
     "selections": TableSpec(SELECTIONS, ("selection", "image_id")),
+    "preferences": TableSpec(PREFERENCES, ("selection", "preference_id")),
     "dataset": TableSpec(DATASET, ("image_id",)),
     "releases": TableSpec(RELEASES, ("release",)),
     "failures": TableSpec(FAILURES, ("stage", "row_id", "fingerprint", "attempt")),

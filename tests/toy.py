@@ -80,6 +80,12 @@ def toy_images(ids: np.ndarray, fingerprint: str = "x") -> pa.Table:
             "guidance_scale": pa.nulls(n, pa.float32()),
             "status": ["generated"] * n,
             "seconds": pa.nulls(n, pa.float32()),
+            "batch_size": pa.nulls(n, pa.int32()),
+            "batch_index": pa.nulls(n, pa.int32()),
+            "device": pa.nulls(n, pa.string()),
+            "dtype": pa.nulls(n, pa.string()),
+            "prompt_tokens": pa.nulls(n, pa.int32()),
+            "prompt_truncated": pa.nulls(n, pa.bool_()),
         }
     )
 

@@ -1,7 +1,7 @@
 """What paints the photograph of a sample."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, TypeAlias
 
@@ -10,8 +10,28 @@ import pyarrow as pa
 
 from udfs.udf import Worker
 
-Paint: TypeAlias = Callable[[pa.Table], np.ndarray]
-"""Maps N rows with one image size to (N, H, W, 3) uint8 RGB."""
+
+@dataclass(frozen=True)
+class Painted:
+    """What one call painted, and what is worth knowing of it.
+
+    Attributes:
+        pixels: (N, H, W, 3) uint8 RGB.
+        device: what painted, such as `cpu` or a GPU's name.
+        dtype: numbers that the model computed with.
+        prompt_tokens: of each whole prompt, special tokens included.
+        prompt_truncated: whether the model read only the beginning of each.
+    """
+
+    pixels: np.ndarray
+    device: str | None = None
+    dtype: str | None = None
+    prompt_tokens: Sequence[int] | None = None
+    prompt_truncated: Sequence[bool] | None = None
+
+
+Paint: TypeAlias = Callable[[pa.Table], Painted]
+"""Paints N rows with one image size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,20 +41,36 @@ class Generator(ABC):
     Class attributes:
         name, version: raise the version when its pictures change.
         columns: what it reads of `samples`, `labels` and `captions`.
-        batch_rows: images painted in one call.
+        accelerated: whether it wants the worker's GPU.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
     columns: ClassVar[tuple[str, ...]]
-    batch_rows: ClassVar[int] = 8
+    accelerated: ClassVar[bool] = False
 
-    steps: ClassVar[int | None] = None
-    guidance_scale: ClassVar[float | None] = None
+    @property
+    def batch_rows(self) -> int:
+        """Images painted in one call, while the memory suffices."""
+        return 32
+
+    @property
+    def steps(self) -> int | None:
+        """Denoising steps; None for a renderer."""
+        return None
+
+    @property
+    def guidance_scale(self) -> float | None:
+        """None for a renderer."""
+        return None
 
     def models(self) -> Mapping[str, str]:
-        """Digests of the model files it paints with, by role."""
+        """Digests of the model files it paints with, by role. Raises ModelError for files that cannot be."""
         return {}
+
+    def check(self) -> None:
+        """Looks for what would stop it, as far as that takes no model in memory. Raises ModelError."""
+        self.models()
 
     def parameters(self) -> Mapping[str, object]:
         """What shapes the picture."""

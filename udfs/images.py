@@ -3,15 +3,18 @@
 import hashlib
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from schemas.errors import RowError
+from schemas.errors import RowError, StageError
 from schemas.ids import content_ids, hex_id
-from schemas.tables import IMAGES
-from udfs.generator import Generator
+from schemas.tables import IMAGES, subset
+from udfs.generator import Generator, Paint, Painted
+from udfs.memory import free_memory, is_out_of_memory
 from udfs.picture import SUFFIX, Format, decode, encode
 from udfs.udf import Apply, Files, Udf, Worker
 
@@ -32,11 +35,15 @@ class Images(Udf):
     version = 1
     inputs = ("sample_id", "seed", "image_height", "image_width")
     outputs = IMAGES
-    accelerated = True
+    batch_rows = 1024
 
     generator: Generator = field()
     format: Format = "jpeg"
     quality: int = 92
+
+    @property
+    def accelerated(self) -> bool:
+        return self.generator.accelerated
 
     def parameters(self) -> Mapping[str, object]:
         kind = {"name": self.generator.name, "version": self.generator.version}
@@ -51,20 +58,35 @@ class Images(Udf):
 
     def setup(self, worker: Worker) -> Apply:
         paint = self.generator.load(worker)
-        batch_rows = self.generator.batch_rows
-        painted: dict[int, float] = {}
+        most = self.generator.batch_rows
+        painted: dict[int, _Made] = {}
 
         def apply(rows: pa.Table) -> pa.Table:
+            nonlocal most
             images = _Batch(self, worker, rows, painted)
             sizes = np.stack([rows.column(c).to_numpy() for c in ("image_height", "image_width")], 1)
-            for height, width in np.unique(sizes, axis=0):
-                same = (sizes == (height, width)).all(1)
-                todo = np.flatnonzero(same & ~images.adopted)
-                for start in range(0, len(todo), batch_rows):
-                    at = todo[start : start + batch_rows]
-                    began = time.perf_counter()
-                    pixels = paint(rows.take(pa.array(at)))
-                    images.keep(at, pixels, (time.perf_counter() - began) / len(at))
+            # Files are encoded and written while the next batch is painted. What goes wrong there is raised
+            # here one batch later, still within the call that has the row.
+            with ThreadPoolExecutor(1) as pool:
+                kept: Future[None] | None = None
+                for height, width in np.unique(sizes, axis=0):
+                    todo = np.flatnonzero((sizes == (height, width)).all(1) & ~images.adopted)
+                    while len(todo):
+                        at = todo[:most]
+                        began = time.perf_counter()
+                        made = _painted_or_not(paint, rows.take(pa.array(at)), self.generator.name)
+                        if made is None:
+                            # As this worker's memory does not suffice now, it will not later.
+                            most = max(len(at) // 2, 1)
+                            free_memory()
+                            continue
+                        seconds = (time.perf_counter() - began) / len(at)
+                        if kept is not None:
+                            kept.result()
+                        kept = pool.submit(images.keep, at, made, seconds)
+                        todo = todo[len(at) :]
+                if kept is not None:
+                    kept.result()
             for i in images.ids.tolist():
                 painted.pop(i, None)
             return images.table()
@@ -72,14 +94,33 @@ class Images(Udf):
         return apply
 
 
+def _painted_or_not(paint: Paint, rows: pa.Table, generator: str) -> Painted | None:
+    """None when the memory does not suffice. In a function of its own: what the error's traceback holds on
+    to is free before the next try. Raises StageError when it does not suffice for a single row."""
+    try:
+        return paint(rows)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        if rows.num_rows == 1:
+            raise StageError(f"{generator}: not enough memory to paint a single image: {error}") from error
+        return None
+
+
+_Made: TypeAlias = tuple[float | None, dict[str, object]]
+"""Seconds that an image took, and the facts of its call."""
+
+_FACTS = subset(IMAGES, ("batch_size", "batch_index", "device", "dtype", "prompt_tokens", "prompt_truncated"))
+
+
 class _Batch:
     """File names and facts of one batch of images.
 
-    painted: seconds by image id, of images painted here in a batch that another row made fail. They come
-    again in a smaller batch, where their files are found but were not left by a crash.
+    painted: seconds and facts by image id, of images painted here in a batch that another row made fail.
+    They come again in a smaller batch, where their files are found but were not left by a crash.
     """
 
-    def __init__(self, udf: Images, worker: Worker, rows: pa.Table, painted: dict[int, float]) -> None:
+    def __init__(self, udf: Images, worker: Worker, rows: pa.Table, painted: dict[int, "_Made"]) -> None:
         n = rows.num_rows
         self.painted = painted
         self.udf, self.files, self.rows, self.fingerprint = udf, worker.files, rows, worker.fingerprint
@@ -89,6 +130,7 @@ class _Batch:
         self.sha256 = [""] * n
         self.bytes = np.zeros(n, np.int64)
         self.seconds: list[float | None] = [None] * n
+        self.facts: list[dict[str, object]] = [{} for _ in range(n)]
         self.adopted = np.array([self._adopt(i) for i in range(n)], bool)
 
     def _adopt(self, i: int) -> bool:
@@ -103,17 +145,27 @@ class _Batch:
         if comment != _comment(int(self.ids[i])) or pixels.shape[:2] != tuple(self.sizes[i]):
             return False
         self._note(i, data)
-        self.seconds[i] = self.painted.get(int(self.ids[i]))
+        self.seconds[i], self.facts[i] = self.painted.get(int(self.ids[i]), (None, {}))
         return True
 
-    def keep(self, at: np.ndarray, pixels: np.ndarray, seconds: float) -> None:
-        for i, picture in zip(at, pixels, strict=True):
+    def keep(self, at: np.ndarray, made: Painted, seconds: float) -> None:
+        """Encodes and writes the pictures of the rows `at`, which were one call of the generator."""
+        for place, (i, picture) in enumerate(zip(at.tolist(), made.pixels, strict=True)):
             if picture.shape != (*self.sizes[i], 3) or picture.dtype != np.uint8:
                 raise RowError(f"{self.udf.generator.name} painted {picture.shape} {picture.dtype}")
             data = encode(picture, self.udf.format, self.udf.quality, _comment(int(self.ids[i])))
             self.files.write(self.paths[i], data)
             self._note(i, data)
-            self.seconds[i] = self.painted[int(self.ids[i])] = seconds
+            self.seconds[i] = seconds
+            self.facts[i] = {
+                "batch_size": len(at),
+                "batch_index": place,
+                "device": made.device,
+                "dtype": made.dtype,
+                "prompt_tokens": None if made.prompt_tokens is None else made.prompt_tokens[place],
+                "prompt_truncated": None if made.prompt_truncated is None else made.prompt_truncated[place],
+            }
+            self.painted[int(self.ids[i])] = (seconds, self.facts[i])
 
     def _note(self, i: int, data: bytes) -> None:
         self.sha256[i] = hashlib.sha256(data).hexdigest()
@@ -137,7 +189,8 @@ class _Batch:
             "status": ["adopted" if seconds is None else "generated" for seconds in self.seconds],
             "seconds": pa.array(self.seconds, pa.float32()),
         }
-        return pa.table(columns)
+        facts = {f.name: pa.array([row.get(f.name) for row in self.facts], f.type) for f in _FACTS}
+        return pa.table(columns | facts)
 
 
 def image_path(image_id: int, fingerprint: str, form: Format) -> str:

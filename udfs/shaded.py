@@ -17,7 +17,7 @@ from udfs.body import Body, body_files
 from udfs.clothing import outfit
 from udfs.columns import matrix
 from udfs.film import develop, film
-from udfs.generator import Generator, Paint
+from udfs.generator import Generator, Paint, Painted
 from udfs.lighting import SHADOW, light, light_frame, shade_body, up_direction, vertex_normals
 from udfs.raster import rasterize
 from udfs.scenery import scenery
@@ -52,8 +52,6 @@ class Shaded(Generator):
         "seed",
         *CAPTION_ATTRIBUTES,
     )
-    batch_rows: ClassVar[int] = 32
-
     body_file: Path | None = None
 
     def models(self) -> Mapping[str, str]:
@@ -65,7 +63,7 @@ class Shaded(Generator):
     def load(self, worker: Worker) -> Paint:
         # The CPU rasteriser is exact and fast; with it a picture has the same bytes on every device.
         models = {gender: Model.load(Body.load(path)) for gender, path in body_files(self.body_file).items()}
-        return lambda rows: _paint(rows, models)
+        return lambda rows: Painted(_paint(rows, models))
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,6 @@ class Udf(ABC):
         inputs: columns it reads, the key of its rows first.
         outputs: columns it writes, the same key first. The stage adds `fingerprint`.
         batch_rows: rows that one call sees at the most.
-        accelerated: whether it wants the worker's GPU; others never make a worker import torch.
     """
 
     name: ClassVar[str]
@@ -59,7 +58,11 @@ class Udf(ABC):
     inputs: ClassVar[tuple[str, ...]]
     outputs: ClassVar[pa.Schema]
     batch_rows: ClassVar[int] = 64
-    accelerated: ClassVar[bool] = False
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether it wants the worker's GPU; others never make a worker import torch."""
+        return False
 
     def models(self) -> Mapping[str, str]:
         """Digests of the model files it computes with, by role."""

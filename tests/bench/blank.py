@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from udfs.generator import Generator, Paint
+from udfs.generator import Generator, Paint, Painted
 from udfs.udf import Worker
 
 
@@ -19,4 +19,4 @@ class Blank(Generator):
 
     def load(self, worker: Worker) -> Paint:
         noise = np.random.default_rng(0).integers(96, 160, (256, 256, 3), np.uint8)
-        return lambda rows: np.broadcast_to(noise, (rows.num_rows, *noise.shape))
+        return lambda rows: Painted(np.broadcast_to(noise, (rows.num_rows, *noise.shape)))

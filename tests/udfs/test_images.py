@@ -1,7 +1,7 @@
 """Image files: named by what made them, adopted when intact, painted over when not."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 
 from etl.store import Store
 from schemas.errors import RowError
-from udfs.generator import Generator, Paint
+from udfs.generator import Generator, Paint, Painted
 from udfs.images import Images
 from udfs.picture import decode, encode
 from udfs.udf import Worker
@@ -23,31 +23,49 @@ class Tinted(Generator):
     name: ClassVar[str] = "tinted"
     version: ClassVar[int] = 1
     columns: ClassVar[tuple[str, ...]] = ("seed", "image_height", "image_width")
-    batch_rows: ClassVar[int] = 3
 
     tint: int = 0
     refused: int = -1
+    most: int = 100
+    exhausted: Exception = field(default_factory=MemoryError)
+
+    @property
+    def batch_rows(self) -> int:
+        return 3
+
+    def parameters(self) -> dict[str, object]:
+        return {"tint": self.tint}
 
     def load(self, worker: Worker) -> Paint:
-        def paint(rows: pa.Table) -> np.ndarray:
+        def paint(rows: pa.Table) -> Painted:
+            CALLS.append(rows.num_rows)
+            if rows.num_rows > self.most:
+                raise self.exhausted
             if self.refused in rows.column("seed").to_pylist():
                 raise RowError("cannot be painted")
             PAINTED.extend(rows.column("seed").to_pylist())
             size = (rows.column("image_height")[0].as_py(), rows.column("image_width")[0].as_py(), 3)
             seeds = rows.column("seed").to_pylist()
-            return np.stack(
-                [np.random.default_rng(s).integers(self.tint, 256, size, np.uint8) for s in seeds]
+            pixels = [np.random.default_rng(s).integers(self.tint, 256, size, np.uint8) for s in seeds]
+            return Painted(
+                np.stack(pixels),
+                "an abacus",
+                "beads",
+                [len(str(s)) for s in seeds],
+                [s == 101 for s in seeds],
             )
 
         return paint
 
 
 PAINTED: list[int] = []
+CALLS: list[int] = []
 
 
 @pytest.fixture(autouse=True)
 def _nothing_painted():
     PAINTED.clear()
+    CALLS.clear()
 
 
 def _rows(n: int, height: int = 32) -> pa.Table:

@@ -26,7 +26,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def paint():
-    return Shaded().load(Worker(device="cpu", files=None))
+    made = Shaded().load(Worker(device="cpu", files=None))
+    return lambda rows: made(rows).pixels
 
 
 def rows(model, count, seed=0, size=SIZE, said=None):

@@ -1,0 +1,44 @@
+"""Models from the Hugging Face Hub, as folders on this machine."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from schemas.errors import ModelError
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether it has the hub's form owner/name."""
+    return _ID.fullmatch(model) is not None and ".." not in model
+
+
+def is_fetched(model: str) -> bool:
+    """Whether it is the hub's: a folder of that name wins."""
+    return is_hub_id(model) and not Path(model).exists()
+
+
+def kept(model: str, revision: str | None) -> Path | None:
+    """The folder of a repository as it was fetched before, perhaps in part; None when it never was."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def fetch(model: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The folder with a repository's files of these patterns; its name is the commit. Raises ModelError."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns)))
+    except Exception as error:
+        # The hub's client raises errors of its own, of its HTTP library and of the operating system.
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{model}: is no folder here, and the Hugging Face Hub does not give it: {said}"
+        ) from error

@@ -1,0 +1,207 @@
+"""LoRA adapters on a pipeline, such as control, preference and realism, one upon the other.
+
+What diffusers lets pass in silence is refused here: an adapter that fits nothing of the model, one that fits
+in part, one that displaces another.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import ModelError
+from schemas.pipeline import AdapterSettings
+from udfs import hub
+from udfs.model_files import PICKLES, WEIGHTS, Shapes, refuse_pickles, tensor_shapes, weight_files
+from udfs.pipelines import Pipe
+from udfs.udf import file_digest
+
+NANO_DPO = Path(__file__).parent / "weights" / "nano_dpo"
+"""The preference adapter that comes with the package, for `nano`."""
+
+USUAL_NAME = f"pytorch_lora_weights{WEIGHTS}"
+DENOISERS = ("transformer", "unet")
+_GROWS = "x_embedder"
+"""The input layer, which a control LoRA may widen by the channels of the control image."""
+
+_DOWN = re.compile(r"\.(lora_A|lora_down|lora\.down|lora_linear_layer\.down)(\.\w+)?\.weight$")
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """An adapter's file and how strongly it acts.
+
+    Attributes:
+        name: in the pipeline.
+        path: a safetensors file.
+        weight: 1 is as trained.
+    """
+
+    name: str
+    path: Path
+    weight: float
+
+    @classmethod
+    def find(cls, settings: AdapterSettings, index: int) -> "LoraFile":
+        """The file of an adapter: `nano-dpo`, a file, a folder with one, or a hub id. Raises ModelError."""
+        place = settings.path
+        if place == "nano-dpo":
+            found = NANO_DPO
+        elif not hub.is_fetched(place):
+            found = Path(place)
+        else:
+            wanted = settings.weight_name or f"*{WEIGHTS}"
+            before = hub.kept(place, settings.revision)
+            whole = before is not None and any(before.glob(wanted))
+            found = before if before and whole else hub.fetch(place, settings.revision, [wanted])
+        path = _file_in(found, settings.weight_name)
+        if path.suffix in PICKLES:
+            raise ModelError(f"{path}: is a pickle, which can run code when it is loaded; use {WEIGHTS}")
+        tensor_shapes(path)
+        return cls(settings.name or f"adapter_{index}", path, settings.weight)
+
+    def digest(self) -> str:
+        return file_digest(self.path)
+
+    def check(self, pipeline: Path) -> None:
+        """Compares its shapes with the denoiser in a pipeline's folder; only headers are read.
+
+        An adapter in another format than diffusers' own is compared when it has been converted, in `stack`.
+        Raises ModelError, naming keys, for one made for another architecture.
+        """
+        shapes = tensor_shapes(self.path)
+        for part in DENOISERS:
+            mine = {k.removeprefix(f"{part}."): v for k, v in shapes.items() if k.startswith(f"{part}.")}
+            if (pipeline / part).is_dir() and any(".lora_A." in key for key in mine):
+                weights: dict[str, tuple[int, ...]] = {}
+                for file in weight_files(pipeline / part):
+                    weights |= tensor_shapes(file)
+                self._refuse(_misfits(mine, weights), part)
+
+    def _refuse(self, keys: Sequence[str], part: str) -> None:
+        if keys:
+            shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            raise ModelError(f"{self.path}: is a LoRA for another architecture than this {part}: {shown}")
+
+
+def stack(pipe: Pipe, files: Sequence[LoraFile], fuse: bool) -> None:
+    """Loads adapters, makes all of them act with their weights, and freezes them.
+
+    fuse: adds them to the model's own weights, so that they cost no time. In half precision a small adapter
+    would drown in the rounding of those weights; there it stays apart.
+
+    Raises ModelError for an adapter that the pipeline does not take whole.
+    """
+    if not files:
+        return
+    if not hasattr(pipe, "load_lora_weights"):
+        raise ModelError(f"{files[0].path}: {type(pipe).__name__} takes no LoRA")
+    for file in files:
+        _load(pipe, file)
+    # Without this only the one loaded last would act.
+    pipe.set_adapters([f.name for f in files], [f.weight for f in files])
+    parts = {
+        name: part for name in pipe._lora_loadable_modules if (part := getattr(pipe, name, None)) is not None
+    }
+    touched = [name for name, part in parts.items() if getattr(part, "peft_config", None)]
+    if fuse:
+        pipe.fuse_lora(components=touched, adapter_names=[f.name for f in files])
+        for name in touched:
+            # The pipeline's own way to unload would also take back the norms that a control LoRA brings.
+            _unwrap(parts[name])
+    for part in parts.values():
+        part.requires_grad_(False)
+
+
+def _load(pipe: Pipe, file: LoraFile) -> None:
+    where = {"weight_name": file.path.name, "use_safetensors": True, "local_files_only": True}
+    try:
+        converted = pipe.lora_state_dict(str(file.path.parent), return_alphas=True, **where)[0]
+    except (ValueError, KeyError, RuntimeError, AttributeError, TypeError, OSError) as error:
+        raise ModelError(f"{file.path}: is no LoRA that {type(pipe).__name__} reads: {error}") from error
+    parts = {
+        name: part for name in pipe._lora_loadable_modules if (part := getattr(pipe, name, None)) is not None
+    }
+    mine = [key for key in converted if key.partition(".")[0] in parts]
+    if not mine:
+        raise ModelError(
+            f"{file.path}: none of its keys begins with {' or '.join(f'{p}.' for p in parts)}, so nothing of "
+            f"it would be used: {', '.join(sorted(converted)[:3])}"
+        )
+    for part in DENOISERS:
+        if part in parts:
+            lora = {k.removeprefix(f"{part}."): tuple(v.shape) for k, v in converted.items() if k in mine}
+            weights = {
+                k.replace(".base_layer.", "."): tuple(v.shape) for k, v in parts[part].state_dict().items()
+            }
+            file._refuse(
+                _misfits({k: v for k, v in lora.items() if ".lora_A." in k or ".lora_B." in k}, weights), part
+            )
+    try:
+        pipe.load_lora_weights(str(file.path.parent), adapter_name=file.name, **where)
+    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{file.path}: is a LoRA for another model than {type(pipe).__name__}: {said}"
+        ) from error
+    wanted = [key for key in converted if _DOWN.search(key)]
+    loaded = {
+        f"{name}.{inner}"
+        for name, part in parts.items()
+        for inner, module in part.named_modules()
+        if file.name in getattr(module, "lora_A", ())
+    }
+    if len(loaded) < len(wanted) or not loaded:
+        lost = sorted(key for key in wanted if _DOWN.sub("", key) not in loaded)
+        file._refuse(lost or sorted(converted), type(pipe).__name__)
+
+
+def _misfits(lora: Shapes, weights: Shapes) -> list[str]:
+    """Keys of a LoRA in diffusers' format, less the prefix, that do not fit the model's tensors."""
+    wrong = []
+    for key, shape in sorted(lora.items()):
+        module, found, _ = key.partition(".lora_")
+        if not found or len(shape) < 2:
+            continue
+        weight = weights.get(f"{module}.weight")
+        if weight is None:
+            wrong.append(f"{key} (no such layer)")
+        elif ".lora_B." in key and shape[0] != weight[0]:
+            wrong.append(f"{key} ({shape[0]} outputs, not {weight[0]})")
+        elif ".lora_A." in key and shape[1] != weight[1] and module != _GROWS:
+            wrong.append(f"{key} ({shape[1]} inputs, not {weight[1]})")
+    return wrong
+
+
+def _unwrap(part: Any) -> None:
+    """Leaves the model as it was before adapters, with what was fused into its weights."""
+    from diffusers.utils import recurse_remove_peft_layers
+
+    recurse_remove_peft_layers(part)
+    if hasattr(part, "peft_config"):
+        del part.peft_config
+    part._hf_peft_config_loaded = False
+
+
+def _file_in(place: Path, weight_name: str | None) -> Path:
+    if place.is_file():
+        return place
+    if not place.is_dir():
+        raise ModelError(f"{place}: no such LoRA file or folder")
+    if weight_name is not None:
+        if not (place / weight_name).is_file():
+            raise ModelError(f"{place}: has no file {weight_name}")
+        return place / weight_name
+    found = sorted(place.glob(f"*{WEIGHTS}"))
+    usual = place / USUAL_NAME
+    if usual in found:
+        return usual
+    if not found:
+        refuse_pickles(place)
+        raise ModelError(f"{place}: has no LoRA ({WEIGHTS})")
+    if len(found) > 1:
+        raise ModelError(
+            f"{place}: has several files ({found[0].name}, {found[1].name}, ...); say weight_name"
+        )
+    return found[0]

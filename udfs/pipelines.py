@@ -1,0 +1,229 @@
+"""A diffusers pipeline as a folder: finding it, refusing what is none, and loading it."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from schemas.errors import ModelError
+from udfs import hub
+from udfs.model_files import WEIGHTS, digest_of, read_json, refuse_pickles, weight_files
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline, ModelMixin
+
+Pipe: TypeAlias = Any
+"""A loaded pipeline: what diffusers' pipelines have in common is in no type."""
+
+NANO = Path(__file__).parent / "weights" / "nano"
+"""The pipeline that comes with the package."""
+
+INDEX = "model_index.json"
+_LIBRARIES = ("diffusers", "transformers")
+_READ = (".json", ".txt", ".model", WEIGHTS)
+"""What is read of a component's folder: configurations, vocabularies, merges, weights."""
+
+_WITHOUT_WEIGHTS = ("Tokenizer", "TokenizerFast", "Scheduler", "Processor", "FeatureExtractor")
+_OTHER_INPUTS = {"image", "mask_image", "control_mask", "init_image"}
+"""Call arguments of pipelines that change or fill a picture instead of painting one."""
+
+
+@dataclass(frozen=True)
+class PipelineFolder:
+    """A folder in diffusers' layout that was checked without loading anything of it.
+
+    Attributes:
+        path: the folder.
+        class_name: of the pipeline.
+        components: names of its sub-folders that are loaded.
+    """
+
+    path: Path
+    class_name: str
+    components: tuple[str, ...]
+
+    @classmethod
+    def find(cls, model: str, revision: str | None = None, without: Sequence[str] = ()) -> "PipelineFolder":
+        """A pipeline by its folder, by `nano`, or by its hub id. A folder wins over a hub id.
+
+        A repository that was fetched before is used as it is, even if its branch has moved on since: a model
+        that changes under a running project would make all of its images stale. `revision` asks for another.
+
+        Raises ModelError.
+        """
+        if model == "nano":
+            return cls.open(NANO, without)
+        if not hub.is_fetched(model):
+            return cls.open(Path(model), without)
+        before = hub.kept(model, revision)
+        if before is not None:
+            try:
+                return cls.open(before, without)
+            except ModelError:
+                pass  # fetched in part: the rest comes now, and what is still wrong is said then
+        folder = hub.fetch(model, revision, [INDEX])
+        index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
+        wanted = [f"{name}/*{kind}" for name in index if name not in without for kind in _READ]
+        return cls.open(hub.fetch(model, folder.name, [INDEX, *wanted]), without)
+
+    @classmethod
+    def open(cls, path: Path, without: Sequence[str] = ()) -> "PipelineFolder":
+        """Checks a folder; `without` names components that will not be loaded from it. Raises ModelError."""
+        if path.is_file():
+            raise ModelError(f"{path}: is a file; a pipeline is a folder in diffusers' layout")
+        if not path.is_dir():
+            raise ModelError(f"{path}: no such folder, and no model of the Hugging Face Hub (owner/name)")
+        if not (path / INDEX).is_file():
+            refuse_pickles(path)
+            raise ModelError(f"{path}: is no diffusers pipeline: it has no {INDEX}")
+        index = read_json(path / INDEX)
+        name = index.get("_class_name")
+        if isinstance(name, list):
+            raise ModelError(
+                f"{path}: its {INDEX} asks for Python code of its own ({name[0]}), never run here"
+            )
+        if not isinstance(name, str):
+            raise ModelError(f"{path}: is no diffusers pipeline: its {INDEX} names no class")
+        _refuse_code(path)
+        components = []
+        for component, kind in index.items():
+            if component.startswith("_") or not isinstance(kind, list) or component in without:
+                continue
+            if len(kind) != 2 or kind[1] is None:
+                continue
+            if kind[0] not in _LIBRARIES and (component, kind[0]) != ("safety_checker", "stable_diffusion"):
+                raise ModelError(
+                    f"{path}: its {component} comes from {kind[0]}; "
+                    f"only {' and '.join(_LIBRARIES)} are loaded"
+                )
+            _check_component(path / component, str(kind[1]))
+            components.append(component)
+        return cls(path, name, tuple(components))
+
+    def digests(self) -> dict[str, str]:
+        """One digest a component, over all files that are read of it, and one of the index."""
+        found = {"index": digest_of(self.path, [self.path / INDEX])}
+        for component in self.components:
+            folder = self.path / component
+            found[component] = digest_of(folder, files_read(folder))
+        return found
+
+    def load(self, class_name: str | None, dtype: "torch.dtype", **given: Any) -> Pipe:
+        """The pipeline on the CPU, frozen. given: components from elsewhere. Raises ModelError."""
+        import torch
+
+        kind = pipeline_class(class_name or self.class_name, self.path)
+        quiet()
+        try:
+            # `_class_name` and all libraries were checked, so nothing but diffusers' own code runs.
+            pipe = kind.from_pretrained(
+                self.path, dtype=dtype, use_safetensors=True, local_files_only=True, **given
+            )
+        except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+            raise ModelError(
+                f"{self.path}: {kind.__name__} cannot be loaded from it: {_brief(error)}"
+            ) from error
+        pipe.set_progress_bar_config(disable=True)
+        for component in pipe.components.values():
+            if isinstance(component, torch.nn.Module):
+                component.eval().requires_grad_(False)
+        return pipe
+
+
+def pipeline_class(name: str, path: Path | str) -> type["DiffusionPipeline"]:
+    """A text-to-image pipeline of diffusers with a control input, by its name. Raises ModelError."""
+    import diffusers
+
+    kind = getattr(diffusers, name, None)
+    if not isinstance(kind, type) or not issubclass(kind, diffusers.DiffusionPipeline):
+        raise ModelError(f"{path}: diffusers {diffusers.__version__} has no pipeline {name}")
+    if kind is diffusers.DiffusionPipeline or control_argument(kind) is None:
+        raise ModelError(
+            f"{path}: {name} paints without a control image; add a ControlNet (controlnet: folder), or for a "
+            "control LoRA name the class that takes it (pipeline: FluxControlPipeline)"
+        )
+    return kind
+
+
+def control_argument(kind: type["DiffusionPipeline"]) -> str | None:
+    """Name of the call argument that takes the control image; None for other kinds of pipelines."""
+    takes = set(inspect.signature(kind.__call__).parameters)
+    if not {"prompt", "generator", "height", "width", "num_inference_steps", "output_type"} <= takes:
+        return None
+    if "control_image" in takes:
+        return None if takes & _OTHER_INPUTS else "control_image"
+    has_net = "controlnet" in inspect.signature(kind.__init__).parameters
+    return "image" if has_net and takes & _OTHER_INPUTS == {"image"} else None
+
+
+def load_controlnet(folder: Path, dtype: "torch.dtype") -> "ModelMixin":
+    """A ControlNet of diffusers from its folder, checked by `check_controlnet`. Raises ModelError."""
+    import diffusers
+
+    name = str(read_json(folder / "config.json").get("_class_name"))
+    kind = getattr(diffusers, name, None)
+    if "ControlNet" not in name or not isinstance(kind, type) or not issubclass(kind, diffusers.ModelMixin):
+        raise ModelError(f"{folder}: is no ControlNet: its config.json names the class {name}")
+    quiet()
+    try:
+        return kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{folder}: {name} cannot be loaded from it: {_brief(error)}") from error
+
+
+def find_controlnet(model: str, revision: str | None = None) -> Path:
+    """The folder of a ControlNet, by its path or hub id, checked without loading it. Raises ModelError."""
+    folder = Path(model)
+    if hub.is_fetched(model):
+        before = hub.kept(model, revision)
+        whole = before is not None and (before / "config.json").is_file() and any(before.glob(f"*{WEIGHTS}"))
+        folder = before if before and whole else hub.fetch(model, revision, ["config.json", f"*{WEIGHTS}*"])
+    _refuse_code(folder)
+    _check_component(folder, "ControlNetModel")
+    return folder
+
+
+def with_controlnet(class_name: str) -> str:
+    """The class that paints with a ControlNet what `class_name` paints without one."""
+    return class_name if "ControlNet" in class_name else class_name.replace("Pipeline", "ControlNetPipeline")
+
+
+def files_read(folder: Path) -> list[Path]:
+    """The files of a component's folder that loading it reads; not its variants, nor its pickles."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p.suffix in _READ]
+    return [p for p in files if p.suffix != WEIGHTS or "." not in p.stem]
+
+
+def quiet() -> None:
+    """Loading bars and hints meant for notebooks would fill a worker's log."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+def _check_component(folder: Path, class_name: str) -> None:
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: the folder is missing, of a {class_name}")
+    _refuse_code(folder)
+    configs = [p for p in folder.iterdir() if p.suffix == ".json"]
+    if not configs:
+        raise ModelError(f"{folder}: has no configuration (.json) of a {class_name}")
+    for config in configs:
+        read_json(config)
+    if not class_name.endswith(_WITHOUT_WEIGHTS):
+        weight_files(folder)
+
+
+def _refuse_code(folder: Path) -> None:
+    code = sorted(p.name for p in folder.glob("*.py"))
+    if code:
+        raise ModelError(f"{folder}: holds Python code ({code[0]}), which is never run here")
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,152 @@
+"""Prompts as a pipeline reads them: each encoded once, counted, and cut where its text length ends."""
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from schemas.errors import ModelError
+from udfs.pipelines import Pipe
+
+_KEPT_BYTES = 256 * 2**20
+"""Memory for encoded prompts that may come again; those of FLUX take 4 MB each."""
+
+_CLASSIC = (
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "pooled_prompt_embeds",
+    "negative_pooled_prompt_embeds",
+)
+
+
+class Length(NamedTuple):
+    """Tokens of a whole prompt, special tokens included, and whether the model reads only its beginning."""
+
+    tokens: int
+    truncated: bool
+
+
+@dataclass
+class Prompts:
+    """The prompts of one pipeline.
+
+    Attributes:
+        pipe: the pipeline.
+        length: tokens that a T5 encoder reads; CLIP reads what its tokenizer says, 77 by rule.
+        negative: the negative prompt.
+        mixes: whether the denoiser also runs on the negative prompt (classifier-free guidance).
+    """
+
+    pipe: Pipe
+    length: int | None
+    negative: str | None
+    mixes: bool
+    _kept: "OrderedDict[str, dict[str, Tensor]]" = field(default_factory=OrderedDict)
+
+    @classmethod
+    def of(cls, pipe: Pipe, length: int | None, negative: str | None, mixes: bool) -> "Prompts":
+        """Raises ModelError for a text length that the pipeline does not take."""
+        takes = inspect.signature(pipe.__call__).parameters
+        if "max_sequence_length" not in takes:
+            if length is not None:
+                raise ModelError(
+                    f"{type(pipe).__name__} takes no max_sequence_length: its encoders read "
+                    f"{_room(pipe, 'tokenizer', None)} tokens"
+                )
+            return cls(pipe, None, negative, mixes)
+        # Beyond the length that a model was made for, it gets slower and worse.
+        rooms = [_room(pipe, name, None) for name in _tokenizers(pipe) if not _is_clip(pipe, name)]
+        default = takes["max_sequence_length"].default
+        return cls(pipe, length or min([default, *rooms]), negative, mixes)
+
+    def encoded(self, prompts: Sequence[str]) -> Mapping[str, Any]:
+        """Call arguments that stand for these prompts: embeddings (N, ...), each distinct one encoded once.
+
+        A pipeline whose encoder is of another kind than FLUX's and Stable Diffusion's gets the texts.
+        """
+        names = self._names
+        if names is None:
+            texts: dict[str, Any] = {"prompt": list(prompts)}
+            if self.mixes and self.negative is not None:
+                texts["negative_prompt"] = [self.negative] * len(prompts)
+            return texts if self.length is None else texts | {"max_sequence_length": self.length}
+        new = [p for p in dict.fromkeys(prompts) if p not in self._kept]
+        if new:
+            self._encode(new)
+        for prompt in prompts:
+            self._kept.move_to_end(prompt)
+        rows = [self._kept[p] for p in prompts]
+        self._forget()
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def measured(self, prompt: str) -> Length:
+        """By the tokenizer whose model reads most of it."""
+        longest = max(_tokenizers(self.pipe), key=lambda name: _room(self.pipe, name, self.length))
+        tokens = len(getattr(self.pipe, longest)(prompt).input_ids)
+        return Length(tokens, tokens > _room(self.pipe, longest, self.length))
+
+    @property
+    def _names(self) -> tuple[str, ...] | None:
+        """Call arguments that `encode_prompt` answers with, in its order; None where that is not known."""
+        call = inspect.signature(self.pipe.__call__).parameters
+        if not hasattr(self.pipe, "encode_prompt") or "prompt_attention_mask" in call:
+            return None
+        encode = inspect.signature(self.pipe.encode_prompt).parameters
+        if "do_classifier_free_guidance" in encode:
+            return tuple(name for name in _CLASSIC if name in call)
+        return (
+            ("prompt_embeds", "pooled_prompt_embeds") if type(self.pipe).__name__.startswith("Flux") else None
+        )
+
+    def _encode(self, prompts: list[str]) -> None:
+        found = self._embeddings(prompts, self.negative)
+        if self.mixes and "negative_prompt_embeds" not in found and self.negative is not None:
+            other = self._embeddings([self.negative], None)
+            found |= {f"negative_{k}": v.expand(len(prompts), *v.shape[1:]) for k, v in other.items()}
+        for i, prompt in enumerate(prompts):
+            self._kept[prompt] = {name: rows[i] for name, rows in found.items()}
+
+    def _embeddings(self, prompts: list[str], negative: str | None) -> dict[str, Tensor]:
+        pipe, names = self.pipe, self._names
+        assert names is not None
+        takes = inspect.signature(pipe.encode_prompt).parameters
+        given = {
+            "prompt": prompts,
+            "prompt_2": None,
+            "prompt_3": None,
+            "device": pipe._execution_device,
+            "num_images_per_prompt": 1,
+            "do_classifier_free_guidance": self.mixes,
+            "negative_prompt": None if negative is None else [negative] * len(prompts),
+            "max_sequence_length": self.length,
+        }
+        answer = pipe.encode_prompt(**{name: value for name, value in given.items() if name in takes})
+        # Clones, so that one row kept does not hold on to the memory of all that were encoded with it.
+        return {name: rows.clone() for name, rows in zip(names, answer, strict=False) if rows is not None}
+
+    def _forget(self) -> None:
+        """Keeps the most recently used."""
+        if self._kept:
+            each = sum(t.numel() * t.element_size() for t in next(iter(self._kept.values())).values())
+            while len(self._kept) > max(_KEPT_BYTES // max(each, 1), 1):
+                self._kept.popitem(last=False)
+
+
+def _tokenizers(pipe: Pipe) -> list[str]:
+    names = ("tokenizer", "tokenizer_2", "tokenizer_3")
+    return [name for name in names if getattr(pipe, name, None) is not None]
+
+
+def _is_clip(pipe: Pipe, tokenizer: str) -> bool:
+    return "CLIP" in type(getattr(pipe, tokenizer)).__name__
+
+
+def _room(pipe: Pipe, tokenizer: str, length: int | None) -> int:
+    """Tokens that the encoder behind a tokenizer reads."""
+    if length is not None and not _is_clip(pipe, tokenizer):
+        return length
+    return int(getattr(pipe, tokenizer).model_max_length)
