@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etl.display import checking, console, show_error, show_funnel, show_plan, show_table, watching
+from etl.display import (
+    checking,
+    console,
+    show_error,
+    show_funnel,
+    show_plan,
+    show_preferences,
+    show_table,
+    watching,
+)
 from schemas.errors import ConfigError, LakeError, PosedreamerError
 
 if TYPE_CHECKING:
@@ -137,6 +146,22 @@ def filter_(
 
     settings = load_pipeline(pipeline)
     show_funnel(select_images(Lake(settings.lake), settings, policy))
+
+
+@app.command()
+def preferences(
+    file: PipelineFile = DEFAULT_FILE,
+    policy: Annotated[
+        str | None, typer.Option(help="paper or a file with a preference policy; by default paper")
+    ] = None,
+) -> None:
+    """Choose preference pairs among images of one sample: write them and show why samples gave none."""
+    from etl.lake import Lake
+    from etl.run import choose_preferences
+    from etl.settings import load_pipeline
+
+    settings = load_pipeline(file)
+    show_preferences(choose_preferences(Lake(settings.lake), settings, policy))
 
 
 @app.command()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from etl.filter import Selection
+    from etl.preferences import Preferences
     from etl.run import StagePlan
     from etl.stage import Progress
 
@@ -92,6 +93,23 @@ def show_funnel(selection: "Selection") -> None:
     show_table(title, ("rule", "rejects first", "rejects alone", "why"), rows)
     if selection.unmeasured:
         console.print(f"{selection.unmeasured:,} images are not measured yet and were left out")
+
+
+def show_preferences(chosen: "Preferences") -> None:
+    """How many groups of images gave a pair, and why the others did not."""
+    title = (
+        f"Preference policy {chosen.policy.name}: {chosen.pairs:,} pairs of {chosen.groups:,} groups of "
+        "images that differ in their seed alone"
+    )
+    rows = [(what, count, f"{count / chosen.groups:.1%}") for what, count in chosen.outcomes.items()]
+    show_table(title, ("groups", "number", "share"), rows)
+    if chosen.unmeasured:
+        console.print(f"{chosen.unmeasured:,} images are not measured yet and were left out")
+    if chosen.images == chosen.groups:
+        console.print(
+            "No two images differ in their seed alone: set `draws` to 2 or more and `camera.each_draw` to "
+            "false under `plan`."
+        )
 
 
 def show_error(message: str) -> None:

@@ -100,11 +100,11 @@ def select(
     missing = [table for table in policy.tables if table not in metric_fingerprints]
     if missing:
         raise ConfigError(f"policy {policy.name} reads {', '.join(missing)}, which this pipeline has not")
-    images = _images(lake, image_fingerprint, sample_fingerprint)
+    images = images_of(lake, image_fingerprint, sample_fingerprint)
     rows = images
     for table, value in sorted(metric_fingerprints.items()):
         names = [r.column for r in policy.rules if r.table == table]
-        rows = _with_metrics(lake, rows, table, value, list(dict.fromkeys(names)))
+        rows = with_metrics(lake, rows, table, value, list(dict.fromkeys(names)))
     if not rows.num_rows:
         raise InputError(
             f"no image is measured yet: {images.num_rows} images are there; `posedreamer run` measures them"
@@ -130,7 +130,7 @@ def select(
     )
 
 
-def _images(lake: Lake, image_fingerprint: str, sample_fingerprint: str | None) -> pa.Table:
+def images_of(lake: Lake, image_fingerprint: str, sample_fingerprint: str | None) -> pa.Table:
     """`image_id` and `sample_id` of the images to decide on, by id."""
     rows = lake.table("images").read(["image_id", "sample_id"], computed_by([image_fingerprint]))
     if sample_fingerprint is not None:
@@ -139,7 +139,7 @@ def _images(lake: Lake, image_fingerprint: str, sample_fingerprint: str | None) 
     return rows.sort_by("image_id")
 
 
-def _with_metrics(lake: Lake, rows: pa.Table, table: str, value: str, names: list[str]) -> pa.Table:
+def with_metrics(lake: Lake, rows: pa.Table, table: str, value: str, names: list[str]) -> pa.Table:
     """The rows that the metric table has, with its columns, in the same order."""
     measured = lake.table(table).read(["image_id", *names], computed_by([value]))
     at = pd.Index(measured.column("image_id").to_numpy()).get_indexer(

@@ -18,6 +18,7 @@ from udfs.udf import Worker
 
 if TYPE_CHECKING:
     from etl.filter import Selection
+    from etl.preferences import Preferences
     from etl.query import Release
 
 
@@ -197,6 +198,20 @@ def select_images(lake: Lake, pipeline: Pipeline, policy: str | None = None) -> 
         lake,
         rules,
         metric_fingerprints={metric.table: metric.fingerprint.value for metric in used},
+        image_fingerprint=stages.images.fingerprint.value,
+        sample_fingerprint=stages.samples.fingerprint.value,
+    )
+
+
+def choose_preferences(lake: Lake, pipeline: Pipeline, policy: str | None = None) -> "Preferences":
+    """Chooses preference pairs among the pipeline's images, by the built-in policy or one in a file."""
+    from etl.preferences import DEFAULT, load_preference_policy, prefer
+
+    stages = Stages(lake, pipeline, as_run=True)
+    return prefer(
+        lake,
+        load_preference_policy(policy or DEFAULT),
+        metric_fingerprints={metric.table: metric.fingerprint.value for metric in stages.metrics},
         image_fingerprint=stages.images.fingerprint.value,
         sample_fingerprint=stages.samples.fingerprint.value,
     )

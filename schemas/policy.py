@@ -137,7 +137,7 @@ class Rule(BaseModel):
         inside = np.logical_and.reduce([_bools(test) for test in tests])
         return np.where(_bools(column.is_valid()), inside, self.missing == "keep")
 
-    def _decision(self) -> dict[str, Any]:
+    def decision(self) -> dict[str, Any]:
         """What the rule decides by, for its fingerprint: equal decisions have equal text."""
         exact = {n: _at_precision(v, self._type, n) for n, v in self._given() if n != "one_of"}
         facts: dict[str, Any] = {"column": self.column, "missing": self.missing, **exact}
@@ -158,7 +158,7 @@ class Policy(BaseModel):
     @property
     def fingerprint(self) -> Fingerprint:
         """Covers all that decides: rules and their order, not names, descriptions and reasons."""
-        return fingerprint("policy", VERSION, {"rules": [rule._decision() for rule in self.rules]})
+        return fingerprint("policy", VERSION, {"rules": [rule.decision() for rule in self.rules]})
 
     @property
     def tables(self) -> tuple[str, ...]:

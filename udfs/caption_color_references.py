@@ -96,7 +96,7 @@ def accuracy(palettes: dict[str, Palette], seen: list[Look]) -> Iterator[tuple[s
         good = [right(x.word, word) for x, word in zip(big, read, strict=True)]
         wrong = Counter((x.word, word) for x, word, ok in zip(big, read, good, strict=True) if not ok)
         text = ", ".join(f"{a} as {b} {n}" for (a, b), n in wrong.most_common(5))
-        yield attribute, len(big), float(np.mean(good)), len(mine) - len(big), text
+        yield attribute, len(big), sum(map(bool, good)) / len(good), len(mine) - len(big), text
 
 
 def main() -> None:
