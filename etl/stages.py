@@ -104,7 +104,7 @@ class Stages:
         keys = self._captions().column("key").to_pylist()
 
         def expected(ids: np.ndarray) -> np.ndarray:
-            poses = self.lake.table("poses").read(["pose_id", "sequence", "frame"])
+            poses = self.lake.table("poses").read(["pose_id", "source", "sequence", "frame"])
             known, first = np.unique(poses.column("pose_id").to_numpy(), return_index=True)
             at = first[np.searchsorted(known, ids)]
             return expected_samples(poses.take(pa.array(at)), keys, plan)

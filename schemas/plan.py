@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 FOCAL_OF_SIZE = 890 / 1024
 """Focal length over image size of PoseDreamer's AMASS renders: 890 px at 1024 x 1024."""
@@ -66,6 +66,25 @@ class Camera(BaseModel):
         return value
 
 
+class Part(BaseModel):
+    """Some of the poses: those whose hash, a number in [0, 1), lies from `low` up to but not at `high`.
+
+    Two parts that don't overlap share no pose; with `by: sequence` no pose sequence either.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float = Field(default=0.0, ge=0, le=1)
+    high: float = Field(default=1.0, ge=0, le=1)
+    by: Literal["pose", "sequence"] = "pose"
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> "Part":
+        if self.low >= self.high:
+            raise ValueError(f"no pose lies between {self.low} and {self.high}: low must be below high")
+        return self
+
+
 class Plan(BaseModel):
     """What samples are made of the poses and captions at hand.
 
@@ -79,6 +98,7 @@ class Plan(BaseModel):
         betas: `keep` the pose's shape, or `resample` each coefficient uniformly in [-1, 1].
         prompt: the sentence around the caption; `{caption}` is where it goes.
         round: curriculum round.
+        part: plan these poses alone, such as those to train on; None: all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,6 +114,7 @@ class Plan(BaseModel):
     )
     seed: int = Field(default=0, ge=-(2**63), lt=2**63)
     round: int = Field(default=0, ge=0, lt=2**31)
+    part: Part | None = None
 
     @field_validator("prompt")
     @classmethod

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.errors import ConfigError, InputError
-from schemas.ids import caption_ids, content_ids, hex_id, mix, uniform
+from schemas.ids import caption_ids, content_ids, hex_id, mix, text_id, uniform
 from schemas.plan import Plan
 from schemas.source import GrammarSource
 from schemas.tables import CAPTIONS, SAMPLES, subset
@@ -56,7 +56,9 @@ class Samples(Udf):
             )
 
     def parameters(self) -> dict[str, object]:
-        return {"plan": self.plan, "grammar": self.grammar}
+        # A plan for all poses is the plan that it was before there were parts.
+        without = {"part"} if self.plan.part is None else set()
+        return {"plan": self.plan.model_dump(mode="json", exclude=without), "grammar": self.grammar}
 
     def setup(self, worker: Worker) -> Apply:
         """Returns poses -> {"captions": rows that the grammar made, "samples": rows}."""
@@ -65,6 +67,7 @@ class Samples(Udf):
             grammar = self.grammar
 
             def of_grammar(poses: pa.Table) -> dict[str, pa.Table]:
+                poses = poses.filter(pa.array(planned(poses, plan)))
                 made = grammar_captions(poses, grammar, plan)
                 row = np.repeat(np.arange(len(poses)), plan.captions_per_pose)
                 samples = make_samples(poses, row, made["caption_id"], made["text"], plan)
@@ -78,6 +81,7 @@ class Samples(Udf):
             raise InputError(f"there are no captions to pair with (plan.pairing is `{plan.pairing}`)")
 
         def of_file(poses: pa.Table) -> dict[str, pa.Table]:
+            poses = poses.filter(pa.array(planned(poses, plan)))
             row, chosen = pair(poses, captions, plan)
             caption_ids, text = captions["caption_id"].take(chosen), captions["text"].take(chosen)
             return {
@@ -91,17 +95,32 @@ class Samples(Udf):
 def expected_samples(poses: pa.Table, caption_keys: Sequence[str], plan: Plan) -> np.ndarray:
     """(N,) int64: how many samples each pose has when it is planned.
 
-    poses: columns `sequence`, `frame`; caption_keys: the keys of all captions, ignored for `grammar`.
+    poses: columns `pose_id`, `source`, `sequence`, `frame`; caption_keys: the keys of all captions,
+    ignored for `grammar`.
     """
     if plan.pairing == "key":
         row, _ = _by_key(poses, caption_keys)
-        return np.bincount(row, minlength=len(poses)).astype(np.int64) * plan.draws
+        return np.bincount(row, minlength=len(poses)).astype(np.int64) * plan.draws * planned(poses, plan)
     each = {
         "grammar": plan.captions_per_pose,
         "random": min(plan.captions_per_pose, len(caption_keys)),
         "all": len(caption_keys),
     }[plan.pairing]
-    return np.full(len(poses), each * plan.draws, np.int64)
+    return np.where(planned(poses, plan), each * plan.draws, 0)
+
+
+def planned(poses: pa.Table, plan: Plan) -> np.ndarray:
+    """(N,) bool: the poses that belong to the plan's part."""
+    part = plan.part
+    if part is None:
+        return np.ones(len(poses), bool)
+    ids = _ints(poses["pose_id"])
+    if part.by == "sequence":
+        names = list(zip(poses["source"].to_pylist(), poses["sequence"].to_pylist(), strict=True))
+        of_name = {name: text_id(*name) for name in set(names)}
+        ids = np.array([of_name[name] for name in names], np.int64)
+    place = uniform(ids, "part")
+    return (place >= part.low) & (place < part.high)
 
 
 def pair(poses: pa.Table, captions: pa.Table, plan: Plan) -> tuple[np.ndarray, np.ndarray]:

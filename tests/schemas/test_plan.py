@@ -25,6 +25,9 @@ def test_focal_scales_with_the_image_as_posedreamer_has_it():
         {"camera": {"distance": (1, float("nan"))}},
         {"camera": {"zoom": 2}},
         {"pairing": "best"},
+        {"part": {"low": 0.5, "high": 0.5}},
+        {"part": {"high": 1.5}},
+        {"part": {"by": "frame"}},
     ],
 )
 def test_what_cannot_be_planned_is_refused(wrong):
@@ -36,6 +39,7 @@ def test_every_setting_of_a_plan_shapes_its_fingerprint():
     changes = [
         {"pairing": "random"}, {"captions_per_pose": 2}, {"draws": 2}, {"image_size": (256, 128)},
         {"betas": "keep"}, {"prompt": "{caption}"}, {"seed": 1}, {"round": 1},
+        {"part": {"high": 0.5}},
         *({"camera": c} for c in ({"yaw": (0, 1)}, {"elevation": (0, 1)}, {"distance": (1, 2)}, {"focal": 9},
                                   {"margin": None}, {"each_draw": False})),
     ]  # fmt: skip

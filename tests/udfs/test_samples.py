@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from schemas.errors import ConfigError, InputError
-from schemas.plan import Camera, Plan
+from schemas.plan import Camera, Part, Plan
 from schemas.source import GrammarSource
 from schemas.tables import CAPTIONS
 from udfs.samples import Samples, expected_samples
@@ -223,3 +223,41 @@ def test_captions_that_come_later_make_no_plan_stale():
     assert Samples(plan=Plan(), grammar=GrammarSource(hair=0.5)).fingerprint().value != (
         Samples(plan=Plan(), grammar=GrammarSource()).fingerprint().value
     )
+
+
+@pytest.mark.parametrize("by", ["pose", "sequence"])
+@pytest.mark.parametrize("pairing", ["grammar", "random", "key"])
+def test_two_parts_share_no_pose_and_make_what_the_whole_plan_makes(by, pairing):
+    poses = some_poses(400)
+    captions = some_captions(30)
+    keys = pa.array([f"seq{i}" for i in range(30)])
+    captions = captions.set_column(captions.schema.get_field_index("key"), "key", keys)
+    made = {}
+    for low, high in ((0, 0.7), (0.7, 1), (0, 1)):
+        plan = Plan(pairing=pairing, draws=2, part=Part(low=low, high=high, by=by))
+        out = run(poses, plan, captions)["samples"]
+        counted = np.bincount(
+            np.searchsorted(np.sort(poses["pose_id"].to_numpy()), out["pose_id"].to_numpy()),
+            minlength=len(poses),
+        )
+        expected = expected_samples(poses, captions["key"].to_pylist(), plan)
+        assert (counted == expected[np.argsort(poses["pose_id"].to_numpy())]).all()
+        made[low, high] = out
+    first, second, whole = made.values()
+    assert not set(first["pose_id"].to_pylist()) & set(second["pose_id"].to_pylist())
+    assert sorted(ids(first) + ids(second)) == ids(whole)
+    assert ids(whole) == ids(run(poses, Plan(pairing=pairing, draws=2), captions)["samples"])
+    share = len(set(first["pose_id"].to_pylist())) / len(set(whole["pose_id"].to_pylist()))
+    assert 0.5 < share < 0.9
+    if by == "sequence":
+        name = dict(zip(poses["pose_id"].to_pylist(), poses["sequence"].to_pylist(), strict=True))
+        of = [{name[i] for i in part["pose_id"].to_pylist()} for part in (first, second)]
+        assert not of[0] & of[1]
+
+
+def test_a_part_is_another_plan_and_no_part_is_none():
+    base = Samples(plan=Plan(), grammar=GrammarSource()).fingerprint()
+    parts = [Part(high=0.5), Part(low=0.1, high=0.5), Part(high=0.5, by="sequence")]
+    other = [Samples(plan=Plan(part=part), grammar=GrammarSource()).fingerprint().value for part in parts]
+    assert len({base.value, *other}) == 4
+    assert not [name for name in base.ingredients if "part" in name]
