@@ -11,7 +11,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from rich.progress import TaskID
 
@@ -46,6 +46,30 @@ def watching() -> "Iterator[Callable[[Progress], None]]":
             rate = f"{done / now.seconds:,.1f}/s" if now.seconds and done else ""
             failures = f"{now.failed} failed" if now.failed else ""
             bars.update(tasks[now.stage], completed=done, rate=rate, failures=failures)
+
+        yield move
+
+
+@contextmanager
+def training() -> "Iterator[Callable[[str, int, int, Mapping[str, float]], None]]":
+    """A bar for each part of a training; yields the callback that moves them and shows what was measured."""
+    columns = (
+        TextColumn("{task.description:<16}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[values]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Bars(*columns, console=console) as bars:
+
+        def move(what: str, done: int, total: int, values: "Mapping[str, float]") -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total, values="")
+            shown = (name for name in ("loss", "accuracy") if name in values)
+            text = " ".join(f"{name} {values[name]:.4f}" for name in shown)
+            bars.update(tasks[what], completed=done, values=text)
 
         yield move
 

@@ -5,6 +5,7 @@ trained one" means with all of them, which is what a preference training compare
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FluxControlPipeline, FluxTransformer2DModel
+from diffusers import FluxControlPipeline
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -36,7 +37,7 @@ class Lora:
         others: adapters that were active before it was added, in their order.
     """
 
-    transformer: FluxTransformer2DModel
+    transformer: Any
     name: str
     others: tuple[str, ...]
 
@@ -68,7 +69,7 @@ class Lora:
             )
         config = LoraConfig(
             r=rank,
-            lora_alpha=alpha,
+            lora_alpha=alpha,  # type: ignore[arg-type]
             target_modules=[*targets, *ranks],
             rank_pattern=ranks,
             alpha_pattern=alphas,
@@ -146,7 +147,7 @@ class Lora:
 class Whole:
     """All of a transformer under training."""
 
-    transformer: FluxTransformer2DModel
+    transformer: Any
 
     @classmethod
     def of(cls, flow: Flow) -> "Whole":
@@ -161,6 +162,15 @@ class Whole:
 
     def parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.transformer.named_parameters())
+
+    def save(self, flow: Flow, folder: Path) -> Path:
+        """Writes the pipeline in diffusers' layout, all of it or nothing, over what is there; returns the
+        folder."""
+        scratch = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(scratch, ignore_errors=True)
+        flow.pipeline.save_pretrained(scratch, safe_serialization=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        return scratch.rename(folder)
 
 
 def expand_for_control(flow: Flow) -> None:

@@ -7,10 +7,11 @@ Rectified Flow Transformers", 2024). `FluxControlPipeline` takes Euler steps wit
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FluxControlPipeline, FluxTransformer2DModel
+from diffusers import FluxControlPipeline
 from diffusers.pipelines.flux.pipeline_flux_control import calculate_shift
 from torch import Tensor
 
@@ -35,12 +36,13 @@ class Flow:
     """A FLUX control pipeline, taken apart for training.
 
     Attributes:
-        pipeline: whose parts are used; they stay where they are and what they are.
+        pipeline: a FluxControlPipeline; its parts stay where they are and what they are.
         guidance_scale: what the transformer is told where it has an embedding for it, as in sampling.
         max_sequence_length: tokens of the T5 encoder, as in sampling.
     """
 
-    pipeline: FluxControlPipeline
+    # diffusers declares neither the parts of a pipeline nor the methods of its models.
+    pipeline: Any
     guidance_scale: float = 3.5
     max_sequence_length: int = 512
 
@@ -52,7 +54,7 @@ class Flow:
             )
 
     @property
-    def transformer(self) -> FluxTransformer2DModel:
+    def transformer(self) -> Any:
         return self.pipeline.transformer
 
     @property

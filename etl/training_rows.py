@@ -1,0 +1,161 @@
+"""Rows of a lake to train on: images with their control images and prompts, or preferred pairs of them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+
+from etl.lake import Lake
+from etl.stages import Stages
+from etl.table import computed_by
+from schemas.errors import InputError
+from schemas.ids import text_hash, uniform
+from schemas.pipeline import Pipeline
+from udfs.picture import decode
+
+if TYPE_CHECKING:
+    from udfs.encoded import Rows
+
+_COLUMNS = ["image_path", "image_sha256", "control_path", "control_sha256", "prompt", "pose_id"]
+
+
+@dataclass(frozen=True)
+class LakeRows:
+    """N rows to train on.
+
+    Attributes:
+        rows: what the trainer encodes; picture names are paths of the lake.
+        source: where they come from: table, version, release or selection.
+        contents: hash of all pictures' digests and prompts, in order: the same rows again.
+    """
+
+    lake: Lake
+    rows: "Rows"
+    source: Mapping[str, object]
+    contents: str
+
+    def read(self, path: str) -> np.ndarray:
+        """(H, W, 3) uint8 of a picture. Raises InputError when the file is gone, RowError for damage."""
+        try:
+            return decode(self.lake.store.read(path), path)[0]
+        except FileNotFoundError as error:
+            raise InputError(
+                f"the lake {self.lake.url} has lost {path}; `posedreamer run` makes it again"
+            ) from error
+
+    def split(self, share: float) -> tuple[np.ndarray, np.ndarray]:
+        """Places of the rows to learn from, and of those held out; all rows of a pose are in one of them."""
+        out = uniform(self.rows.poses, "held out of training") < share
+        return np.flatnonzero(~out), np.flatnonzero(out)
+
+
+def control_rows(pipeline: Pipeline, release: str | None = None) -> LakeRows:
+    """The images that a pipeline made, or the rows of a release of its lake.
+
+    Raises InputError when there are none, LakeError when there is no lake or release.
+    """
+    lake = Lake(pipeline.lake)
+    if release is not None:
+        found = lake.release(release)
+        frame = found.to_arrow(["image_id", *_COLUMNS]).to_pandas()
+        source = {"table": "dataset", "version": found.dataset_version, "release": release}
+    else:
+        stages = Stages(lake, pipeline, as_run=True)
+        fingerprint = stages.images.fingerprint.value
+        frame = _images(lake, stages)
+        source = {"table": "images", "version": lake.table("images").version(), "fingerprint": fingerprint}
+    if frame.empty:
+        raise InputError(
+            f"the lake {lake.url} has no image of this pipeline to train on; `posedreamer run` makes them; "
+            "--data names another pipeline file whose images to learn"
+        )
+    frame = frame.sort_values("image_id")
+    return _rows(lake, frame, [frame["image_path"]], [frame["image_sha256"]], source)
+
+
+def preference_rows(pipeline: Pipeline, selection: str | None = None) -> LakeRows:
+    """Winner, loser, control image and prompt of the preferred pairs among a pipeline's images.
+
+    selection: which choice of pairs to take, as in `preferences`; by default the newest of this pipeline's.
+    Raises InputError when none was made yet.
+    """
+    lake = Lake(pipeline.lake)
+    stages = Stages(lake, pipeline, as_run=True)
+    pairs = lake.table("preferences")
+    chosen = selection or _newest(lake, stages)
+    names = ["winner_image_id", "loser_image_id", "pose_id"]
+    where = pc.field("selection") == chosen
+    rows = pairs.read(["preference_id", *names], where).to_pandas() if chosen and pairs.exists() else None
+    if rows is None or rows.empty:
+        what = f"the selection {selection} of" if selection else "preferences among this pipeline's images in"
+        raise InputError(f"there are no {what} the lake {lake.url} yet; `posedreamer prefer` chooses them")
+    images = (
+        _images(lake, stages, everywhere=selection is not None).drop(columns="pose_id").set_index("image_id")
+    )
+    gone = ~(rows["winner_image_id"].isin(images.index) & rows["loser_image_id"].isin(images.index))
+    if gone.any():
+        raise InputError(
+            f"{int(gone.sum())} of {len(rows)} pairs of the selection {chosen} are of images that the lake "
+            f"{lake.url} has not; `posedreamer prefer` chooses anew"
+        )
+    rows = rows.sort_values("preference_id").reset_index(drop=True)
+    winner = images.loc[rows["winner_image_id"]].reset_index(drop=True)
+    loser = images.loc[rows["loser_image_id"]].reset_index(drop=True)
+    source = {"table": "preferences", "version": pairs.version(), "selection": chosen}
+    frame = winner.assign(pose_id=rows["pose_id"])
+    paths, digests = ([w[c] for w in (winner, loser)] for c in ("image_path", "image_sha256"))
+    return _rows(lake, frame, paths, digests, source)
+
+
+def _images(lake: Lake, stages: Stages, everywhere: bool = False) -> pd.DataFrame:
+    """Images with what their samples and labels say; everywhere: of all computations in the lake."""
+    parts = []
+    for stage, names in (
+        (stages.images, ["image_id", "sample_id", "image_path", "image_sha256"]),
+        (stages.labels, ["sample_id", "control_path", "control_sha256"]),
+        (stages.samples, ["sample_id", "prompt", "pose_id"]),
+    ):
+        table = lake.table(stage.table)
+        if not table.exists():
+            return pd.DataFrame(columns=["image_id", *_COLUMNS])
+        where = None if everywhere else computed_by([stage.fingerprint.value])
+        parts.append(table.read(names, where).to_pandas().drop_duplicates(names[0]))
+    images, labels, samples = parts
+    return images.merge(labels, on="sample_id").merge(samples, on="sample_id").drop(columns="sample_id")
+
+
+def _newest(lake: Lake, stages: Stages) -> str | None:
+    """The choice of pairs among this pipeline's images that was first made last."""
+    table = lake.table("fingerprints")
+    if not table.exists():
+        return None
+    known = table.read(where=pc.field("udf") == "preferences").sort_by([("created_at", "descending")])
+    for row in known.to_pylist():
+        of = json.loads(row["ingredients"])
+        if of.get("upstream.images") == stages.images.fingerprint.value:
+            return row["fingerprint"]
+    return None
+
+
+def _rows(
+    lake: Lake,
+    frame: pd.DataFrame,
+    images: list[pd.Series],
+    digests: list[pd.Series],
+    source: Mapping[str, object],
+) -> LakeRows:
+    from udfs.encoded import Rows
+
+    rows = Rows(
+        images=list(zip(*(column.tolist() for column in images), strict=True)),
+        controls=frame["control_path"].tolist(),
+        prompts=frame["prompt"].tolist(),
+        poses=frame["pose_id"].to_numpy(np.int64),
+    )
+    shaping = [*digests, frame["control_sha256"], frame["prompt"]]
+    contents = text_hash(*(text for column in shaping for text in column)).hex()
+    return LakeRows(lake, rows, {"rows": len(rows), **source}, contents)
