@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etl.align_cli import align, evaluate
 from etl.display import (
+    FAILED_ROWS,
     checking,
     console,
     show_error,
@@ -15,15 +17,13 @@ from etl.display import (
     show_table,
     watching,
 )
+from etl.train_cli import train
 from schemas.errors import ConfigError, LakeError, PosedreamerError
 
 if TYPE_CHECKING:
     from etl.filter import Selection
     from etl.lake import Lake
     from schemas.pipeline import Pipeline
-
-FAILED_ROWS = 3
-"""Exit code of a run that ended with failed rows; 1 is an error that stopped it, 2 a wrong command line."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +33,9 @@ app = typer.Typer(
 )
 releases = typer.Typer(no_args_is_help=True, help="Publish and list releases.")
 app.add_typer(releases, name="release")
+app.add_typer(train, name="train")
+app.command()(align)
+app.command()(evaluate)
 
 PipelineFile = Annotated[Path, typer.Argument(help="the pipeline file")]
 PipelineOption = Annotated[Path, typer.Option("--pipeline", "-p", help="the pipeline file")]
@@ -83,6 +86,9 @@ def run(
     ] = False,
     scheduler: Annotated[str | None, typer.Option(help="address of a Dask scheduler")] = None,
     workers: Annotated[int | None, typer.Option(help="worker processes on this machine", min=0)] = None,
+    no_dpo: Annotated[
+        bool, typer.Option("--no-dpo", help="paint without the adapter that is called dpo")
+    ] = False,
 ) -> None:
     """Compute what is missing, from reading the sources to the release."""
     from etl.lake import Lake
@@ -93,6 +99,8 @@ def run(
     given = {k: v for k, v in (("scheduler", scheduler), ("workers", workers)) if v is not None}
     if given:
         pipeline = pipeline.model_copy(update={"cluster": pipeline.cluster.model_copy(update=given)})
+    if no_dpo:
+        pipeline = _without_dpo(pipeline, file)
     lake = Lake.create(pipeline.lake)
     with watching() as watch:
         report = run_stages(lake, pipeline, retry=retry, watch=watch)
@@ -244,6 +252,15 @@ def release_verify(
         show_table("Faults", ("file", "what is wrong"), [(f.path, f.what) for f in faults])
         raise LakeError(f"release {name} is damaged: {len(faults)} faults")
     console.print(f"Release {name} is intact.")
+
+
+def _without_dpo(pipeline: "Pipeline", file: Path) -> "Pipeline":
+    from schemas.pipeline import DPO
+
+    without = pipeline.without_adapter(DPO)
+    if without == pipeline:
+        raise ConfigError(f"--no-dpo: the generator of {file} has no adapter with `name: {DPO}` to leave out")
+    return without
 
 
 def _publish_once(lake: "Lake", pipeline: "Pipeline", selection: "Selection", name: str) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from etl.run import StagePlan
     from etl.stage import Progress
 
+FAILED_ROWS = 3
+"""Exit code of a run that ended with failed rows; 1 is an error that stopped it, 2 a wrong command line."""
+
 console = Console()
 errors = Console(stderr=True)
 

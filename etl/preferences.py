@@ -111,8 +111,7 @@ def prefer(
         raise InputError(
             f"no image is measured yet: {images.num_rows} images are there; `posedreamer run` measures them"
         )
-    samples = _samples(lake, rows, sample_fingerprint)
-    group, first = _groups(samples)
+    group, first, samples = seed_groups(lake, rows.column("sample_id"), sample_fingerprint)
     sequence = _sequences(lake, samples.column("pose_id").to_numpy()[first])
     ids = rows.column("image_id").to_numpy()
     pairs = choose_pairs(policy, group, sequence, ids, rows)
@@ -145,16 +144,18 @@ def prefer(
     )
 
 
-def _samples(lake: Lake, rows: pa.Table, sample_fingerprint: str) -> pa.Table:
-    """What tells the samples of the images apart, in the order of the images."""
+def seed_groups(
+    lake: Lake, sample_ids: pa.Array | pa.ChunkedArray, sample_fingerprint: str
+) -> tuple[np.ndarray, np.ndarray, pa.Table]:
+    """Which of a plan's samples differ in their seed alone.
+
+    Returns the (N,) group of each sample, the (G,) first sample of each group, and N rows of what tells
+    groups apart.
+    """
     names = ["sample_id", *_ALIKE, "betas"]
     samples = lake.table("samples").read(names, computed_by([sample_fingerprint]))
     known = pd.Index(samples.column("sample_id").to_numpy())
-    return samples.take(pa.array(known.get_indexer(pd.Index(rows.column("sample_id").to_numpy()))))
-
-
-def _groups(samples: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) group of each sample, and (G,) the first sample of each group."""
+    samples = samples.take(pa.array(known.get_indexer(pd.Index(sample_ids.to_numpy()))))
     n = samples.num_rows
     columns = [samples.column(name).to_numpy(zero_copy_only=False) for name in _ALIKE]
     columns.append(matrix(samples, "betas"))
@@ -162,7 +163,7 @@ def _groups(samples: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     packed = np.concatenate(parts, axis=1)
     whole = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1]))).ravel()
     _, first, group = np.unique(whole, return_index=True, return_inverse=True)
-    return group, first
+    return group, first, samples
 
 
 def _sequences(lake: Lake, pose_ids: np.ndarray) -> np.ndarray:

@@ -179,6 +179,9 @@ def run_stages(
                 stages.write_captions()
             report = run_stage(lake, stage, workers, retry=retry, watch=watch)
             if report.total:
+                if not reports:
+                    # There is work: what stands against the generator is said now and not after the labels.
+                    stages.generator.check()
                 reports.append(report)
             left = len(pending(lake, stage).failed)
             if left:

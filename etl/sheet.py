@@ -77,30 +77,56 @@ def contact_sheet(
 
 def draw_sheet(samples: Sequence[Sample], columns: int = 4, tile: int = 160) -> Image.Image:
     """Draws the samples row by row; each is three tiles over two lines of text."""
-    columns = max(1, min(columns, len(samples)))
+    return draw_strips([_strip(sample, tile) for sample in samples], columns, tile)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Square tiles side by side over two lines of text.
+
+    Attributes:
+        tiles: pictures of one size.
+        text: any length; the strip shows its beginning.
+        note: a few words to the right of it.
+    """
+
+    tiles: Sequence[Image.Image]
+    text: str
+    note: str
+
+
+def draw_strips(strips: Sequence[Strip], columns: int = 4, tile: int = 160) -> Image.Image:
+    """Draws strips of equally many tiles row by row, `columns` of them side by side."""
+    columns = max(1, min(columns, len(strips)))
     size = max(9, round(tile / 13))
     font = ImageFont.load_default(size)
     line = round(size * 1.35)
-    width, height = 3 * tile + 2 * _GAP, tile + _GAP + _LINES * line
-    rows = -(-len(samples) // columns)
+    many = max((len(strip.tiles) for strip in strips), default=1)
+    width, height = many * tile + (many - 1) * _GAP, tile + _GAP + _LINES * line
+    rows = -(-len(strips) // columns)
     sheet = Image.new(
         "RGB",
         (_MARGIN + columns * (width + _MARGIN), _MARGIN + rows * (height + _MARGIN)),
         _PAPER,
     )
     draw = ImageDraw.Draw(sheet)
-    for i, sample in enumerate(samples):
+    for i, strip in enumerate(strips):
         x = _MARGIN + i % columns * (width + _MARGIN)
         y = _MARGIN + i // columns * (height + _MARGIN)
-        control, image = _tile(sample.control, tile), _tile(sample.image, tile)
-        for k, picture in enumerate((control, image, _with_keypoints(sample, image, tile))):
+        for k, picture in enumerate(strip.tiles):
             sheet.paste(picture, (x + k * (tile + _GAP), y))
-        score = "OKS not measured" if sample.oks is None else f"OKS {sample.oks:.2f}"
-        room = width - draw.textlength(score, font) - size
-        for number, text in enumerate(_wrapped(draw, sample.caption, font, room)):
+        room = width - draw.textlength(strip.note, font) - size
+        for number, text in enumerate(_wrapped(draw, strip.text, font, room)):
             draw.text((x, y + tile + _GAP + number * line), text, _INK, font)
-        draw.text((x + width, y + tile + _GAP), score, _FAINT, font, anchor="ra")
+        draw.text((x + width, y + tile + _GAP), strip.note, _FAINT, font, anchor="ra")
     return sheet
+
+
+def _strip(sample: Sample, tile: int) -> Strip:
+    control, image = square(sample.control, tile), square(sample.image, tile)
+    drawn = with_keypoints(image, sample.keypoints, sample.image.shape[:2])
+    score = "OKS not measured" if sample.oks is None else f"OKS {sample.oks:.2f}"
+    return Strip((control, image, drawn), sample.caption, score)
 
 
 def _published(lake: Lake, release: str) -> pa.Table:
@@ -140,7 +166,7 @@ def _load(lake: Lake, row: dict[str, Any]) -> Sample:
     return Sample(control, image, keypoints, row["caption"], row["oks"])
 
 
-def _tile(pixels: np.ndarray, tile: int) -> Image.Image:
+def square(pixels: np.ndarray, tile: int) -> Image.Image:
     """The picture in a square of this size, its sides in proportion."""
     image = Image.fromarray(pixels)
     image.thumbnail((tile, tile), Image.Resampling.LANCZOS)
@@ -149,23 +175,28 @@ def _tile(pixels: np.ndarray, tile: int) -> Image.Image:
         image = image.resize(
             (round(image.width * grow), round(image.height * grow)), Image.Resampling.BICUBIC
         )
-    square = Image.new("RGB", (tile, tile), (235, 235, 235))
-    square.paste(image, ((tile - image.width) // 2, (tile - image.height) // 2))
-    return square
+    paper = Image.new("RGB", (tile, tile), (235, 235, 235))
+    paper.paste(image, ((tile - image.width) // 2, (tile - image.height) // 2))
+    return paper
 
 
-def _with_keypoints(sample: Sample, picture: Image.Image, tile: int) -> Image.Image:
-    """The tile with the limbs that the detector saw; drawn large and shrunk, for smooth lines."""
-    if sample.keypoints is None:
+def with_keypoints(picture: Image.Image, keypoints: np.ndarray | None, size: tuple[int, int]) -> Image.Image:
+    """The square tile of an image with the limbs that the detector saw; drawn large and shrunk, for smooth
+    lines.
+
+    keypoints: (17, 3) x, y in pixels of the image and confidence; None leaves the tile as it is. size: height
+    and width of the image.
+    """
+    if keypoints is None:
         return picture
-    sharp = 4
+    sharp, tile = 4, picture.width
     big = picture.resize((tile * sharp, tile * sharp), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(big)
-    height, width = sample.image.shape[:2]
+    height, width = size
     scale = tile / max(width, height)
     offset = (tile - np.array([width, height]) * scale) / 2
-    points = (sample.keypoints[:, :2] * scale + offset) * sharp
-    seen = sample.keypoints[:, 2] >= _SEEN
+    points = (keypoints[:, :2] * scale + offset) * sharp
+    seen = keypoints[:, 2] >= _SEEN
     thick = max(2, round(tile * sharp / 70))
     for a, b in SKELETON:
         if seen[a] and seen[b]:

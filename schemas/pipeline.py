@@ -93,6 +93,9 @@ class DiffusionSettings(_Settings):
         return self
 
 
+DPO = "dpo"
+"""Name of the adapter that was trained on preferences; `posedreamer run --no-dpo` leaves it out."""
+
 GeneratorSettings = Annotated[ShadedSettings | DiffusionSettings, Field(discriminator="name")]
 
 
@@ -153,6 +156,15 @@ class Pipeline(_Settings):
             if twice:
                 raise ValueError(f"{kind}: the name {', '.join(sorted(twice))} is taken twice")
         return self
+
+    def without_adapter(self, name: str) -> "Pipeline":
+        """The same with no adapter of that name; itself where there is none."""
+        if not isinstance(self.generator, DiffusionSettings):
+            return self
+        kept = tuple(a for a in self.generator.adapters if a.name != name)
+        return self.model_copy(
+            update={"generator": self.generator.model_copy(update={"adapters": kept})}
+        )
 
     @property
     def grammar(self) -> GrammarSource | None:

@@ -1,0 +1,308 @@
+"""Compares two generators on the same samples: what one pipeline's images measure against another's.
+
+Both have the same poses, captions, cameras and seeds, so every difference is paired.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from etl.lake import Lake
+from etl.preferences import seed_groups
+from etl.stages import Stages
+from etl.table import computed_by
+from schemas.errors import InputError
+from schemas.ids import mix
+from schemas.pipeline import Pipeline
+from udfs.bootstrap import Interval, mean_interval
+from udfs.picture import read_picture
+from udfs.threads import each
+from udfs.variety import seed_variety
+
+GOOD_OKS = 0.8
+"""What the paper keeps."""
+
+SIDES = ("base", "aligned")
+COLORS = ("top_color", "bottom_color", "shoes_color", "background_color")
+VARIETY_SAMPLES = 1000
+"""Samples whose pictures are opened to compare their seeds, at the most."""
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of both generators.
+
+    Attributes:
+        name: what was measured.
+        kind: `score` from 0 to 1, `share`, or `levels` of 255.
+        base, aligned: means.
+        difference: aligned less base, with its 95 % interval over poses.
+        n: images, or pairs of seeds, on each side.
+    """
+
+    name: str
+    kind: str
+    base: float
+    aligned: float
+    difference: Interval
+    n: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What two generators make of the same samples.
+
+    Attributes:
+        images: on each side; `poses` is how many poses they show, the units of the bootstrap.
+        left_out: samples that one side has no measured image of.
+        nobody: images in which nobody was found, of base and aligned; their OKS counts as 0.
+        measures: OKS first.
+        fingerprints: of the samples, and of both sides' images.
+        rows: one row a sample: what the side-by-side sheet shows.
+    """
+
+    images: int
+    poses: int
+    left_out: int
+    nobody: tuple[int, int]
+    measures: tuple[Measure, ...]
+    fingerprints: Mapping[str, str]
+    rows: pd.DataFrame
+
+    @property
+    def oks(self) -> Measure:
+        return self.measures[0]
+
+    @property
+    def better(self) -> bool:
+        """Whether the aligned generator's mean OKS is higher beyond chance."""
+        return self.oks.difference.low > 0
+
+    def facts(self) -> dict[str, Any]:
+        """Everything but the rows, for JSON."""
+        return {
+            "images": self.images,
+            "poses": self.poses,
+            "left_out": self.left_out,
+            "nobody_found": {"base": self.nobody[0], "aligned": self.nobody[1]},
+            "interval": {"level": 0.95, "method": "percentile bootstrap over poses", "resamples": RESAMPLES},
+            "measures": [
+                {
+                    "name": m.name, "kind": m.kind, "n": m.n, "base": m.base, "aligned": m.aligned,
+                    "difference": m.difference.mean, "low": m.difference.low, "high": m.difference.high,
+                }
+                for m in self.measures
+            ],
+            "fingerprints": dict(self.fingerprints),
+        }  # fmt: skip
+
+    def table(self) -> Iterator[tuple[str, str, str, str, str, int]]:
+        """Measure, base, aligned, difference, 95 % interval, n; as text."""
+        for m in self.measures:
+            d = m.difference
+            interval = f"{_text(d.low, m.kind, '+')} to {_text(d.high, m.kind, '+')}"
+            means = _text(m.base, m.kind), _text(m.aligned, m.kind), _text(d.mean, m.kind, "+")
+            yield m.name, *means, interval, m.n
+
+    def notes(self) -> Iterator[str]:
+        """What a reader of the table must know."""
+        yield (
+            f"{self.images:,} images of {self.poses:,} poses on each side, from the same captions, control "
+            "images and seeds; intervals are bootstrapped over poses."
+        )
+        yield (
+            f"Images in which nobody was found count as OKS 0: {self.nobody[0]:,} of base, "
+            f"{self.nobody[1]:,} of aligned."
+        )
+        if self.left_out:
+            yield f"{self.left_out:,} samples were left out: one side has no measured image of them."
+
+    def markdown(self) -> str:
+        lines = ["| measure | base | aligned | difference | 95 % interval | n |", "|---|---|---|---|---|---|"]
+        lines += [f"| {' | '.join(map(str, row))} |" for row in self.table()]
+        return "\n".join([*lines, "", *self.notes(), ""])
+
+
+@dataclass(frozen=True)
+class Side:
+    """What made one side's images, and what measured them: metric table to the computation to use."""
+
+    image_fingerprint: str
+    metric_fingerprints: Mapping[str, str]
+
+    @classmethod
+    def of(cls, stages: Stages) -> "Side":
+        return cls(stages.images.fingerprint.value, {m.table: m.fingerprint.value for m in stages.metrics})
+
+
+def evaluate_pipelines(lake: Lake, base: Pipeline, aligned: Pipeline) -> Evaluation:
+    """Compares the images of two pipelines that differ in their generator alone; see `evaluate`.
+
+    Raises InputError when they have not the same samples.
+    """
+    one, other = (Stages(lake, pipeline, as_run=True) for pipeline in (base, aligned))
+    if one.samples.fingerprint.value != other.samples.fingerprint.value:
+        raise InputError(
+            "the two pipelines have different plans or poses: only samples of one can be compared"
+        )
+    if one.labels.fingerprint.value != other.labels.fingerprint.value:
+        raise InputError("the two pipelines have different bodies, so their images show different things")
+    return evaluate(
+        lake,
+        sample_fingerprint=one.samples.fingerprint.value,
+        label_fingerprint=one.labels.fingerprint.value,
+        base=Side.of(one),
+        aligned=Side.of(other),
+    )
+
+
+def evaluate(
+    lake: Lake,
+    *,
+    sample_fingerprint: str,
+    label_fingerprint: str,
+    base: Side,
+    aligned: Side,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Evaluation:
+    """Compares two sides' images of the same samples.
+
+    All comes from tables but the variety between seeds, for which two pictures each of up to
+    `VARIETY_SAMPLES` samples are opened. Colours are compared where both sides measured them.
+
+    sample_fingerprint, label_fingerprint: the plan, and the labels with the control images. seed, resamples:
+    of the bootstrap. Raises InputError when no sample has a measured image on both sides.
+    """
+    names = ["sample_id", "pose_id", "caption_id", "draw"]
+    rows = lake.table("samples").read(names, computed_by([sample_fingerprint])).to_pandas()
+    total = len(rows)
+    for name, made in zip(SIDES, (base, aligned), strict=True):
+        images = _measured_images(lake, made)
+        renamed = images.rename(columns={c: f"{name}_{c}" for c in images.columns if c != "sample_id"})
+        rows = rows.merge(renamed, on="sample_id")
+    if rows.empty:
+        raise InputError(
+            f"none of {total:,} samples has a measured image on both sides; `posedreamer run` makes them"
+        )
+    labels = lake.table("labels").read(
+        ["sample_id", "control_path", "image_height", "image_width"], computed_by([label_fingerprint])
+    )
+    rows = rows.merge(labels.to_pandas(), on="sample_id").sort_values("sample_id").reset_index(drop=True)
+
+    nobody = [int(rows[f"{side}_oks"].isna().sum()) for side in SIDES]
+    for side in SIDES:
+        rows[f"{side}_oks"] = rows[f"{side}_oks"].fillna(0.0)
+    measures = [
+        _compare(name, kind, a, b, rows["pose_id"].to_numpy(), seed, resamples)
+        for name, kind, a, b in _measured(rows)
+    ]
+    varied = _variety(lake, rows, sample_fingerprint)
+    for part in ("person", "background"):
+        a, b = (varied[f"{side}_{part}"] for side in SIDES)
+        name = f"difference between seeds, {part}"
+        measures.append(_compare(name, "levels", a, b, varied["pose_id"], seed, resamples))
+    return Evaluation(
+        len(rows),
+        rows["pose_id"].nunique(),
+        total - len(rows),
+        (nobody[0], nobody[1]),
+        tuple(m for m in measures if m is not None),
+        {
+            "samples": sample_fingerprint,
+            "base": base.image_fingerprint,
+            "aligned": aligned.image_fingerprint,
+        },
+        rows,
+    )
+
+
+def _measured_images(lake: Lake, side: Side) -> pd.DataFrame:
+    """Measured images of one side: `sample_id`, `image_path`, `oks`, `persons`, `keypoints` and colours."""
+    columns = ["image_id", "sample_id", "image_path"]
+    rows = lake.table("images").read(columns, computed_by([side.image_fingerprint])).to_pandas()
+    for table, value in side.metric_fingerprints.items():
+        if table == "metrics_colors":
+            names = [f"{c}_right" for c in COLORS]
+        elif table == "metrics_keypoints":
+            names = ["oks", "persons", "keypoints"]
+        else:
+            continue
+        measured = lake.table(table).read(["image_id", *names], computed_by([value]))
+        rows = rows.merge(measured.to_pandas(), on="image_id")
+    return rows.drop(columns="image_id")
+
+
+def _measured(rows: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+    """Name, kind, and both sides' values of every sample, NaN where there is none."""
+
+    def both(column: str) -> list[np.ndarray]:
+        return [rows[f"{side}_{column}"].to_numpy() for side in SIDES]
+
+    base, aligned = both("oks")
+    yield "mean OKS", "score", base, aligned
+    base, aligned = (oks.astype(np.float32) >= np.float32(GOOD_OKS) for oks in (base, aligned))
+    yield f"OKS at least {GOOD_OKS}", "share", base, aligned
+    base, aligned = (persons == 1 for persons in both("persons"))
+    yield "exactly one person", "share", base, aligned
+    if not {f"{side}_{COLORS[0]}_right" for side in SIDES} <= set(rows.columns):
+        return
+    rights = [[side.astype(np.float64) for side in both(f"{color}_right")] for color in COLORS]
+    for color, (base, aligned) in zip(COLORS, rights, strict=True):
+        yield f"{color.removesuffix('_color')} colour right", "share", base, aligned
+    known = ~np.isnan(np.array(rights))
+    shares = np.where(known, rights, 0).sum(0) / np.where(known.any(0), known.sum(0), np.nan)
+    yield "colours right, of those named", "share", shares[0], shares[1]
+
+
+def _compare(
+    name: str, kind: str, base: Any, aligned: Any, poses: Any, seed: int, resamples: int
+) -> Measure | None:
+    """None where nothing was measured on both sides."""
+    base, aligned = np.asarray(base, np.float64), np.asarray(aligned, np.float64)
+    known = ~(np.isnan(base) | np.isnan(aligned))
+    base, aligned = base[known], aligned[known]
+    difference = mean_interval(aligned - base, np.asarray(poses)[known], resamples=resamples, seed=seed)
+    if difference is None:
+        return None
+    return Measure(name, kind, float(base.mean()), float(aligned.mean()), difference, int(known.sum()))
+
+
+def _variety(lake: Lake, rows: pd.DataFrame, samples: str) -> dict[str, np.ndarray]:
+    """How much two seeds of one sample differ, on both sides; pictures of up to VARIETY_SAMPLES samples."""
+    group = seed_groups(lake, pa.array(rows["sample_id"].to_numpy()), samples)[0]
+    ordered = rows.assign(group=group).sort_values(["group", "draw"], kind="stable")
+    place = ordered.groupby("group").cumcount()
+    first = ordered[place == 0].set_index("group")
+    second = ordered[place == 1].set_index("group")
+    first = first.loc[second.index]
+    # Which of many are looked at follows from their ids: no choice of anybody's.
+    chosen = np.argsort(mix(first["sample_id"].to_numpy(), "variety"), kind="stable")[:VARIETY_SAMPLES]
+    first, second = first.iloc[chosen], second.iloc[chosen]
+    found = {
+        f"{side}_{part}": np.full(len(first), np.nan) for side in SIDES for part in ("person", "background")
+    }
+
+    def look(i: int) -> None:
+        size = (int(first["image_height"].iloc[i]), int(first["image_width"].iloc[i]))
+        body = read_picture(lake.store, first["control_path"].iloc[i], size).max(2) > 0
+        for side in SIDES:
+            one, other = (
+                read_picture(lake.store, f[f"{side}_image_path"].iloc[i], size) for f in (first, second)
+            )
+            found[f"{side}_person"][i], found[f"{side}_background"][i] = seed_variety(one, other, body)
+
+    each(look, len(first))
+    return {**found, "pose_id": first["pose_id"].to_numpy()}
+
+
+def _text(value: float, kind: str, sign: str = "") -> str:
+    if kind == "share":
+        return f"{100 * value:{sign}.1f} %" if not sign else f"{100 * value:{sign}.1f} points"
+    return f"{value:{sign}.1f}" if kind == "levels" else f"{value:{sign}.3f}"
