@@ -46,6 +46,7 @@ class Prompts:
     negative: str | None
     mixes: bool
     _kept: "OrderedDict[str, dict[str, Tensor]]" = field(default_factory=OrderedDict)
+    _negative: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, pipe: Pipe, length: int | None, negative: str | None, mixes: bool) -> "Prompts":
@@ -74,10 +75,10 @@ class Prompts:
             if self.mixes and self.negative is not None:
                 texts["negative_prompt"] = [self.negative] * len(prompts)
             return texts if self.length is None else texts | {"max_sequence_length": self.length}
-        new = [p for p in dict.fromkeys(prompts) if p not in self._kept]
-        if new:
-            self._encode(new)
-        for prompt in prompts:
+        for prompt in dict.fromkeys(prompts):
+            # By itself, so that its embedding is the same to the last bit in whatever company it comes.
+            if prompt not in self._kept:
+                self._kept[prompt] = self._encode(prompt)
             self._kept.move_to_end(prompt)
         rows = [self._kept[p] for p in prompts]
         self._forget()
@@ -102,31 +103,30 @@ class Prompts:
             ("prompt_embeds", "pooled_prompt_embeds") if type(self.pipe).__name__.startswith("Flux") else None
         )
 
-    def _encode(self, prompts: list[str]) -> None:
-        found = self._embeddings(prompts, self.negative)
-        if self.mixes and "negative_prompt_embeds" not in found and self.negative is not None:
-            other = self._embeddings([self.negative], None)
-            found |= {f"negative_{k}": v.expand(len(prompts), *v.shape[1:]) for k, v in other.items()}
-        for i, prompt in enumerate(prompts):
-            self._kept[prompt] = {name: rows[i] for name, rows in found.items()}
+    def _encode(self, prompt: str) -> dict[str, Tensor]:
+        found = self._embeddings(prompt, self.negative)
+        if self.mixes and self.negative is not None and "negative_prompt_embeds" not in found:
+            if not self._negative:
+                self._negative.update(self._embeddings(self.negative, None))
+            found |= {f"negative_{name}": rows for name, rows in self._negative.items()}
+        return found
 
-    def _embeddings(self, prompts: list[str], negative: str | None) -> dict[str, Tensor]:
+    def _embeddings(self, prompt: str, negative: str | None) -> dict[str, Tensor]:
         pipe, names = self.pipe, self._names
         assert names is not None
         takes = inspect.signature(pipe.encode_prompt).parameters
         given = {
-            "prompt": prompts,
+            "prompt": prompt,
             "prompt_2": None,
             "prompt_3": None,
             "device": pipe._execution_device,
             "num_images_per_prompt": 1,
             "do_classifier_free_guidance": self.mixes,
-            "negative_prompt": None if negative is None else [negative] * len(prompts),
+            "negative_prompt": negative,
             "max_sequence_length": self.length,
         }
         answer = pipe.encode_prompt(**{name: value for name, value in given.items() if name in takes})
-        # Clones, so that one row kept does not hold on to the memory of all that were encoded with it.
-        return {name: rows.clone() for name, rows in zip(names, answer, strict=False) if rows is not None}
+        return {name: rows[0] for name, rows in zip(names, answer, strict=False) if rows is not None}
 
     def _forget(self) -> None:
         """Keeps the most recently used."""

@@ -1,5 +1,6 @@
 """Workers: here, or behind the address of a scheduler that is already there."""
 
+import os
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import pytest
 from distributed import LocalCluster, Worker, get_worker
 
 from etl.stage import run_stage
-from etl.workers import Workers
+from etl.workers import Workers, gpu_names, worker_options
 from schemas.errors import ConfigError
 from tests.toy import Toy, toy_images, toy_stage
 
@@ -65,3 +66,42 @@ def test_no_work_starts_no_cluster(lake):
     lake.table("images").append(toy_images(np.arange(3), "other"))
     with Workers(scheduler="tcp://127.0.0.1:9") as workers:
         assert run_stage(lake, toy_stage(), workers).total == 0
+
+
+def test_every_gpu_has_a_worker_of_its_own_and_every_core_a_worker():
+    assert worker_options(2, []) == [{"nthreads": 1, "memory_limit": 0}] * 2, "nothing is hidden without GPUs"
+    made = worker_options(4, ["2", "3"])
+    assert [o["env"]["CUDA_VISIBLE_DEVICES"] for o in made] == ["2", "3", "", ""]
+    assert [o.get("resources") for o in made] == [{"GPU": 1}, {"GPU": 1}, None, None]
+    assert len(worker_options(1, ["0", "1"])) == 1
+
+
+def _smi(folder, listing: str, monkeypatch, allowed: str | None) -> list[str]:
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nprintf '{listing}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if allowed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+    return gpu_names()
+
+
+def test_gpus_are_those_that_the_process_may_use(tmp_path, monkeypatch):
+    two = "GPU 0: A (UUID: x)\\nGPU 1: B (UUID: y)\\n"
+    assert _smi(tmp_path, two, monkeypatch, None) == ["0", "1"]
+    assert _smi(tmp_path, two, monkeypatch, "1") == ["1"]
+    assert _smi(tmp_path, two, monkeypatch, "") == []
+    assert _smi(tmp_path, "No devices found\\n", monkeypatch, None) == []
+
+
+def test_the_local_cluster_gives_a_gpu_stage_the_gpu_worker(lake, monkeypatch):
+    monkeypatch.setattr("etl.workers.gpu_names", lambda: ["7"])
+    lake.table("images").append(toy_images(np.arange(32)))
+    with Workers(count=2) as workers:
+        workers.client.wait_for_workers(2)
+        seen = workers.client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
+        assert sorted(seen.values()) == ["", "7"]
+        assert set(workers.client.run(lambda: os.environ["OMP_NUM_THREADS"]).values()) == {"1"}
+        assert run_stage(lake, replace(toy_stage(4), udf=OnGpu()), workers).computed == 32
+    assert set(lake.table("metrics_keypoints").to_pandas(["oks"])["oks"]) == {1.0}
