@@ -13,11 +13,13 @@ from schemas.fingerprint import Fingerprint, difference
 
 _PACKAGES = (
     "posedreamer",
+    "accelerate",
     "dask",
     "deltalake",
     "diffusers",
     "numba",
     "numpy",
+    "peft",
     "pillow",
     "pyarrow",
     "smplx",

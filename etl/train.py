@@ -155,8 +155,8 @@ def _train(
         watch=lambda now: watch("train", now.step, now.steps, now.values),
         stop=stop,
     )
-    path = None
-    if done.finished and accelerator.is_main_process:
+    path = _place(part, out) if done.finished else None
+    if path is not None and accelerator.is_main_process:
         lineage = {
             "base": {"model": _name(base.settings), "digests": models},
             "data": {**found.source, "contents": found.contents},
@@ -169,7 +169,8 @@ def _train(
             if cpu or not torch.cuda.is_available()
             else torch.cuda.get_device_name(),
         }
-        path = _save(flow, part, out, lineage, found.lake.url, done.values)
+        _save(flow, part, path, lineage, found.lake.url, done.values)
+    accelerator.wait_for_everyone()
     return Report(path, done.step, len(learnt), len(held_out), done.values)
 
 
@@ -193,19 +194,27 @@ def _part(flow: Any, settings: TrainingSettings) -> Any:
     )
 
 
+def _place(part: Any, out: Path) -> Path:
+    """Where the result goes: a LoRA's file or a pipeline's folder."""
+    from udfs.adapters import LORA_FILE, Lora
+
+    return out / (LORA_FILE if isinstance(part, Lora) else PIPELINE)
+
+
 def _save(
-    flow: Any, part: Any, out: Path, lineage: Mapping[str, Any], lake: str, values: Mapping[str, float]
-) -> Path:
+    flow: Any, part: Any, path: Path, lineage: Mapping[str, Any], lake: str, values: Mapping[str, float]
+) -> None:
     from udfs.adapters import Lora
 
-    path = part.save(out, lineage) if isinstance(part, Lora) else part.save(flow, out / PIPELINE)
+    if isinstance(part, Lora):
+        part.save(path.parent, lineage)
+    else:
+        part.save(flow, path)
     # The place of the lake stands beside the weights only: the same training gives the same file anywhere.
     beside = {**lineage, "file": path.name, "lake": lake, "measured": dict(values)}
-    text = json.dumps(beside, indent=2, sort_keys=True)
-    scratch = out / f".{LINEAGE}.tmp"
-    scratch.write_text(text + "\n", "utf-8")
-    scratch.replace(out / LINEAGE)
-    return path
+    scratch = path.with_name(f".{LINEAGE}.tmp")
+    scratch.write_text(json.dumps(beside, indent=2, sort_keys=True) + "\n", "utf-8")
+    scratch.replace(path.with_name(LINEAGE))
 
 
 def _make(out: Path) -> None:

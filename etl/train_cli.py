@@ -64,7 +64,7 @@ def control(
     from etl.settings import load_pipeline
     from etl.train import train_control
 
-    settings = _settings(
+    settings = training_settings(
         ControlTraining,
         config,
         full=full or None,
@@ -77,7 +77,7 @@ def control(
         seed=seed,
     )
     pipeline, other = load_pipeline(file), load_pipeline(data) if data else None
-    with _stopping() as stop, training() as watch:
+    with stopping() as stop, training() as watch:
         report = train_control(
             pipeline, settings, out, data=other, release=release, cpu=cpu, watch=watch, stop=stop
         )
@@ -108,7 +108,7 @@ def dpo(
     from etl.settings import load_pipeline
     from etl.train import train_dpo
 
-    settings = _settings(
+    settings = training_settings(
         DpoTraining,
         config,
         beta=beta,
@@ -122,14 +122,14 @@ def dpo(
         seed=seed,
     )
     pipeline, other = load_pipeline(file), load_pipeline(data) if data else None
-    with _stopping() as stop, training() as watch:
+    with stopping() as stop, training() as watch:
         report = train_dpo(
             pipeline, settings, out, data=other, selection=selection, cpu=cpu, watch=watch, stop=stop
         )
     _show(report, settings)
 
 
-def _settings(kind: type[Settings], config: Path | None, **given: object) -> Settings:
+def training_settings(kind: type[Settings], config: Path | None, **given: object) -> Settings:
     """The settings of a file, or the defaults, with what the options say in their place."""
     from schemas.yaml_file import load_yaml
 
@@ -151,7 +151,7 @@ def _settings(kind: type[Settings], config: Path | None, **given: object) -> Set
 
 
 @contextmanager
-def _stopping() -> Iterator[Callable[[], bool]]:
+def stopping() -> Iterator[Callable[[], bool]]:
     """Asks a training to stop after its step at the first Ctrl-C or SIGTERM, so that it can be gone on with.
 
     A second one ends it at once; the checkpoint before stays.

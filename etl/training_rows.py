@@ -91,16 +91,20 @@ def preference_rows(pipeline: Pipeline, selection: str | None = None) -> LakeRow
     where = pc.field("selection") == chosen
     rows = pairs.read(["preference_id", *names], where).to_pandas() if chosen and pairs.exists() else None
     if rows is None or rows.empty:
-        what = f"the selection {selection} of" if selection else "preferences among this pipeline's images in"
-        raise InputError(f"there are no {what} the lake {lake.url} yet; `posedreamer prefer` chooses them")
-    images = (
-        _images(lake, stages, everywhere=selection is not None).drop(columns="pose_id").set_index("image_id")
-    )
+        what = (
+            f"selection {selection} in `preferences`"
+            if selection
+            else "preferences among this pipeline's images"
+        )
+        raise InputError(f"the lake {lake.url} has no {what}; `posedreamer preferences` chooses pairs")
+    # Of this pipeline alone: another one's labels would give some images a control that is not theirs.
+    images = _images(lake, stages).drop(columns="pose_id").set_index("image_id")
     gone = ~(rows["winner_image_id"].isin(images.index) & rows["loser_image_id"].isin(images.index))
     if gone.any():
         raise InputError(
-            f"{int(gone.sum())} of {len(rows)} pairs of the selection {chosen} are of images that the lake "
-            f"{lake.url} has not; `posedreamer prefer` chooses anew"
+            f"{int(gone.sum())} of {len(rows)} pairs of the selection {chosen} are of images that this "
+            "pipeline did not make; name the pipeline file that did with --data, or choose pairs anew with "
+            "`posedreamer preferences`"
         )
     rows = rows.sort_values("preference_id").reset_index(drop=True)
     winner = images.loc[rows["winner_image_id"]].reset_index(drop=True)
@@ -111,8 +115,8 @@ def preference_rows(pipeline: Pipeline, selection: str | None = None) -> LakeRow
     return _rows(lake, frame, paths, digests, source)
 
 
-def _images(lake: Lake, stages: Stages, everywhere: bool = False) -> pd.DataFrame:
-    """Images with what their samples and labels say; everywhere: of all computations in the lake."""
+def _images(lake: Lake, stages: Stages) -> pd.DataFrame:
+    """A pipeline's images with what their samples and labels say."""
     parts = []
     for stage, names in (
         (stages.images, ["image_id", "sample_id", "image_path", "image_sha256"]),
@@ -122,8 +126,7 @@ def _images(lake: Lake, stages: Stages, everywhere: bool = False) -> pd.DataFram
         table = lake.table(stage.table)
         if not table.exists():
             return pd.DataFrame(columns=["image_id", *_COLUMNS])
-        where = None if everywhere else computed_by([stage.fingerprint.value])
-        parts.append(table.read(names, where).to_pandas().drop_duplicates(names[0]))
+        parts.append(table.read(names, computed_by([stage.fingerprint.value])).to_pandas())
     images, labels, samples = parts
     return images.merge(labels, on="sample_id").merge(samples, on="sample_id").drop(columns="sample_id")
 

@@ -6,6 +6,7 @@ trained one" means with all of them, which is what a preference training compare
 
 import json
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,8 +77,10 @@ class Lora:
             init_lora_weights="gaussian",
         )
         transformer.requires_grad_(False)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             torch.manual_seed(seed)
+            # That there are other adapters is meant.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             transformer.add_adapter(config, adapter_name=name)
         lora = cls(transformer, name, others)
         lora.switch(on=True)

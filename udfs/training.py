@@ -142,7 +142,7 @@ def train(
                     stepper.step()
                     stepper.zero_grad()
             step += 1
-            halted = stop()
+            halted = _any(stop(), accelerator)
             at_checkpoint = halted or step == settings.steps or step % settings.checkpoint_every == 0
             if at_checkpoint or step % settings.log_every == 0:
                 values = means.take() | {"learning_rate": rate(settings, step - 1)}
@@ -245,6 +245,14 @@ class _Means:
         means = {name: float(total) / self._weight for name, total in self._sums.items()}
         self._sums, self._weight = {}, 0
         return means
+
+
+def _any(here: bool, accelerator: Accelerator) -> bool:
+    """Whether it holds in one of the processes: all of them have to stop after the same step."""
+    if accelerator.num_processes == 1:
+        return here
+    said = torch.tensor([float(here)], device=accelerator.device)
+    return bool(accelerator.reduce(said, "sum") > 0)
 
 
 def _check(value: Tensor, what: str, step: int, saved: int) -> None:

@@ -263,7 +263,9 @@ def write_preferences(home, pairs=8):
 
 
 def test_preferences_train_an_adapter_beside_the_control_lora(home, tmp_path):
-    with pytest.raises(InputError, match="no preferences among this pipeline's images"):
+    with pytest.raises(
+        InputError, match=r"no preferences among this pipeline's images; `posedreamer preferences`"
+    ):
         preference_rows(load_pipeline(home / "renders.yaml"))
     selection, twins = write_preferences(home)
     found = preference_rows(load_pipeline(home / "renders.yaml"))
@@ -291,7 +293,7 @@ def test_preferences_train_an_adapter_beside_the_control_lora(home, tmp_path):
     assert inside["data"]["version"] == Lake(home / "lake").table("preferences").version()
     assert inside["settings"]["beta"] == 50
     assert "adapter_0" in inside["base"]["digests"]
-    with pytest.raises(InputError, match="no the selection"):
+    with pytest.raises(InputError, match="no selection ffffffffffffffff"):
         preference_rows(load_pipeline(home / "renders.yaml"), "f" * 16)
 
 
