@@ -25,7 +25,7 @@ Settings = TypeVar("Settings", bound=TrainingSettings)
 
 PipelineFile = Annotated[Path, typer.Argument(help="the pipeline file, whose generator is the base")]
 Out = Annotated[Path, typer.Option(help="folder of the result, log and checkpoint", show_default=False)]
-Config = Annotated[Path | None, typer.Option(help="YAML file of training settings; options go before it")]
+Config = Annotated[Path | None, typer.Option(help="YAML file of training settings, which options override")]
 Data = Annotated[
     Path | None, typer.Option(help="pipeline file whose lake to learn from; by default the first")
 ]
