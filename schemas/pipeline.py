@@ -158,13 +158,12 @@ class Pipeline(_Settings):
         return self
 
     def without_adapter(self, name: str) -> "Pipeline":
-        """The same with no adapter of that name; itself where there is none."""
+        """The same with no adapter of that name; itself where there is none. `nano-dpo` is called dpo."""
         if not isinstance(self.generator, DiffusionSettings):
             return self
-        kept = tuple(a for a in self.generator.adapters if a.name != name)
-        return self.model_copy(
-            update={"generator": self.generator.model_copy(update={"adapters": kept})}
-        )
+        names = [a.name or (DPO if a.path == "nano-dpo" else None) for a in self.generator.adapters]
+        kept = tuple(a for a, mine in zip(self.generator.adapters, names, strict=True) if mine != name)
+        return self.model_copy(update={"generator": self.generator.model_copy(update={"adapters": kept})})
 
     @property
     def grammar(self) -> GrammarSource | None:

@@ -59,7 +59,7 @@ def test_it_ends_with_an_adapter_a_table_and_the_line_to_add(home, said):
     path = line.split("path: ")[1].rstrip("}]")
     assert path.endswith(".safetensors")
     facts = json.loads((home / "out" / "evaluation.json").read_text())
-    assert {m["name"] for m in facts["measures"]} >= {"mean OKS", "difference between seeds, person"}
+    assert {m["name"] for m in facts["measures"]} >= {"mean OKS", "seeds differ, person"}
     assert (home / "out" / "side_by_side.png").stat().st_size > 1000
     text = PIPELINE.replace("steps: 1}", f"steps: 1, {line.strip()}}}")
     (home / "aligned.yaml").write_text(text)
@@ -129,6 +129,8 @@ def test_candidates_differ_in_their_seed_alone_and_leave_an_older_adapter_out(ho
     base, aligned = held_out_pipelines(worn, SETTINGS, home / "new.safetensors")
     assert [a.name for a in base.generator.adapters] == ["style"]
     assert [a.name for a in aligned.generator.adapters] == ["style", "dpo"]
+    bundled = DiffusionSettings(adapters=(AdapterSettings(path="nano-dpo"),))
+    assert pipeline.model_copy(update={"generator": bundled}).without_adapter("dpo").generator.adapters == ()
     assert base.plan.part.low == pytest.approx(candidates.plan.part.high)
 
 

@@ -156,7 +156,7 @@ def test_colours_count_where_both_sides_were_measured(made):
     assert (top.base, top.aligned, top.n) == (0.5, 1.0, 40)
     assert measures["bottom colour right"].n == 20
     assert "shoes colour right" not in measures, "nothing was measured"
-    assert measures["colours right, of those named"].base == pytest.approx((20 * 0.75 + 20 * 0.5) / 40)
+    assert measures["colours right"].base == pytest.approx((20 * 0.75 + 20 * 0.5) / 40)
     assert "top colour right" not in named(made.compare(colors=False))
 
 
@@ -166,9 +166,9 @@ def test_variety_is_of_two_seeds_of_one_sample_person_and_background_apart(made)
     made.side(BASE, [0.5] * 40, lively)
     made.side(ALIGNED, [0.5] * 40, dull)
     measures = named(made.compare())
-    person = measures["difference between seeds, person"]
+    person = measures["seeds differ, person"]
     assert (person.base, person.aligned, person.n) == (10.0, 0.0, 20)
-    background = measures["difference between seeds, background"]
+    background = measures["seeds differ, background"]
     assert (background.base, background.aligned) == (40.0, 2.0)
     assert background.difference.high == pytest.approx(-38.0)
 

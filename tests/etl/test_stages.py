@@ -54,6 +54,9 @@ def test_a_setting_changes_its_stage_and_those_after_it(folder):
     assert changed["images"] == "parameters.quality 92 -> 80"
     assert changed["keypoints"].startswith("upstream.images")
 
+    assert not _changed(base, _prints(folder, "metrics: {colors: true}")), (
+        "one more metric, all else as it was"
+    )
     changed = _changed(base, _prints(folder, BASE.format(more="").replace("64, 64", "64, 80")))
     assert set(changed) == {"samples"}, "a sample's labels and images are found by its own id"
     changed = _changed(base, _prints(folder, BASE.format(more="").replace("bundled", "bundled, every: 2")))
@@ -203,3 +206,16 @@ def test_what_was_read_is_known_when_its_files_are_away(small, workers):
     other = stages.pipeline.model_copy(update={"poses": (source,)})
     with pytest.raises(InputError, match="source demo was not read with these settings"):
         _ = Stages(stages.lake, other, as_run=True).samples
+
+
+def test_colours_are_measured_where_the_pipeline_asks(folder):
+    def made(more):
+        file = folder / "pipeline.yaml"
+        file.write_text(BASE.format(more=more))
+        return Stages(Lake.create(folder / "lake"), load_pipeline(file))
+
+    assert [m.name for m in made("").metrics] == ["keypoints"]
+    base = made("metrics: {colors: true}").colors.fingerprint.json
+    assert [m.name for m in made("metrics: {colors: true}").metrics] == ["keypoints", "colors"]
+    other = made("metrics: {colors: true}\nimage: {quality: 80}").colors.fingerprint.json
+    assert difference(base, other).startswith("upstream.images")
