@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from schemas.coco import SMPLX_INDEX
+from schemas.plan import FOCAL_OF_SIZE
 from schemas.source import GrammarSource
 from udfs import grammar
 from udfs.camera import boxes, camera_params, crop, project
-from udfs.shaded import Model, render
+from udfs.shaded import Layers, Model, render
 from udfs.threads import each
 
 SIDE = 256
 """Side of a render, pixels."""
 
-_FOCAL = SIDE * 890 / 1024
 _CHUNK = 256
 
 Poses = Callable[[int, int], Mapping[str, np.ndarray]]
@@ -67,11 +67,11 @@ def make_renders(
     """
     empty = round(count * background_share)
     arrays = Renders(
-        _array(folder, "pictures", (count, SIDE, SIDE, 4), np.uint8),
-        _array(folder, "backgrounds", (empty, SIDE, SIDE, 3), np.uint8),
-        _array(folder, "keypoints", (count, 17, 2), np.float32),
-        _array(folder, "visible", (count, 17), np.int8),
-        _array(folder, "boxes", (count, 4), np.float32),
+        stored_array(folder, "pictures", (count, SIDE, SIDE, 4), np.uint8),
+        stored_array(folder, "backgrounds", (empty, SIDE, SIDE, 3), np.uint8),
+        stored_array(folder, "keypoints", (count, 17, 2), np.float32),
+        stored_array(folder, "visible", (count, 17), np.int8),
+        stored_array(folder, "boxes", (count, 4), np.float32),
     )
     for start in range(0, count, _CHUNK):
         stop = min(start + _CHUNK, count)
@@ -84,7 +84,8 @@ def make_renders(
     return arrays
 
 
-def _array(folder: Path | None, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+def stored_array(folder: Path | None, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """Zeros in memory, or with a folder the memory-mapped file of that name, as it is if it is there."""
     if folder is None:
         return np.zeros(shape, dtype)
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,47 +101,93 @@ def _make_chunk(
     model: Model, poses: Poses, out: Renders, start: int, stop: int, seed: int, margin: tuple[float, float]
 ) -> None:
     n = stop - start
-    chunk_seed = int(np.random.SeedSequence([seed, start]).generate_state(1)[0])
-    rng = np.random.default_rng(chunk_seed)
-    params = {k: np.asarray(v, np.float32) for k, v in poses(n, chunk_seed).items() if k != "transl"}
-    params["betas"] = rng.uniform(-1.5, 1.5, (n, 10)).astype(np.float32)
-    params["expression"] = rng.normal(0, 0.5, (n, 10)).astype(np.float32)
-    elevation = np.radians(np.clip(rng.normal(7, 12, n), -25, 50))
-    pelvis = model.body.pelvis(params["betas"], params["expression"])
-    seen = camera_params(params, pelvis, rng.uniform(-np.pi, np.pi, n), elevation, rng.uniform(2.3, 5.0, n))
-    body = model.body(seen)
-    size = np.full((n, 2), SIDE)
-    focal, princpt = np.full((n, 2), _FOCAL), np.full((n, 2), SIDE / 2)
-    box = boxes(project(body.vertices, focal, princpt))
-    focal, princpt = crop(box, focal, princpt, rng.uniform(*margin, n), size)
-    keypoints = project(body.joints[:, SMPLX_INDEX], focal, princpt)
-    box = np.clip(boxes(project(body.vertices, focal, princpt)), 0, SIDE)
-    out.keypoints[start:stop] = keypoints
-    out.visible[start:stop] = 2 * ((keypoints >= 0) & (keypoints < SIDE)).all(-1)
-    said = grammar.captions(rng.integers(0, 1 << 60, n), GrammarSource()).to_pylist()
-    seeds = rng.integers(0, 1 << 60, n)
+    people = draw_people(
+        model, poses, n, int(np.random.SeedSequence([seed, start]).generate_state(1)[0]), margin
+    )
+    out.keypoints[start:stop] = people.keypoints
+    out.visible[start:stop] = 2 * ((people.keypoints >= 0) & (people.keypoints < SIDE)).all(-1)
 
     def work(k: int) -> None:
-        layers = render(
-            model,
-            body.vertices[k],
-            focal[k],
-            princpt[k],
-            float(elevation[k]),
-            said[k],
-            int(seeds[k]),
-            SIDE,
-            SIDE,
-        )
+        layers = people.render(k)
         out.pictures[start + k, ..., :3] = layers.develop()
         out.pictures[start + k, ..., 3] = np.round(layers.person[..., 3] * 255)
         if start + k < len(out.backgrounds):
             out.backgrounds[start + k] = layers.without_person()
 
     each(work, n)
-    out.boxes[start:stop] = np.concatenate(
-        [box[:, :2], box[:, 2:] - box[:, :2]], axis=1
-    )  # last: marks it done
+    out.boxes[start:stop] = people.boxes  # last: marks it done
+
+
+@dataclass(frozen=True)
+class People:
+    """N posed people before their cameras, and what is to be painted of each.
+
+    Attributes:
+        model: body and landmarks.
+        vertices: (N, V, 3) float32, camera space, metres.
+        focal, princpt: (N, 2) pixels.
+        elevation: (N,) of the cameras, radians.
+        captions: N captions, text and attributes.
+        seeds: (N,) of what no caption says.
+        keypoints: (N, 17, 2) pixels.
+        boxes: (N, 4) x, y, width, height of the body, clipped to the image.
+        side: of the pictures, pixels.
+    """
+
+    model: Model
+    vertices: np.ndarray
+    focal: np.ndarray
+    princpt: np.ndarray
+    elevation: np.ndarray
+    captions: list[dict[str, str | None]]
+    seeds: np.ndarray
+    keypoints: np.ndarray
+    boxes: np.ndarray
+    side: int
+
+    def render(self, k: int) -> Layers:
+        """The picture of one of them."""
+        return render(
+            self.model,
+            self.vertices[k],
+            self.focal[k],
+            self.princpt[k],
+            float(self.elevation[k]),
+            self.captions[k],
+            int(self.seeds[k]),
+            self.side,
+            self.side,
+        )
+
+
+def draw_people(
+    model: Model, poses: Poses, n: int, seed: int, margin: tuple[float, float], side: int = SIDE
+) -> People:
+    """People in random clothes and scenes, as random cameras see them; the same for the same arguments."""
+    rng = np.random.default_rng(seed)
+    params = {k: np.asarray(v, np.float32) for k, v in poses(n, seed).items() if k != "transl"}
+    params["betas"] = rng.uniform(-1.5, 1.5, (n, 10)).astype(np.float32)
+    params["expression"] = rng.normal(0, 0.5, (n, 10)).astype(np.float32)
+    elevation = np.radians(np.clip(rng.normal(7, 12, n), -25, 50))
+    pelvis = model.body.pelvis(params["betas"], params["expression"])
+    seen = camera_params(params, pelvis, rng.uniform(-np.pi, np.pi, n), elevation, rng.uniform(2.3, 5.0, n))
+    body = model.body(seen)
+    focal, princpt = np.full((n, 2), side * FOCAL_OF_SIZE), np.full((n, 2), side / 2)
+    box = boxes(project(body.vertices, focal, princpt))
+    focal, princpt = crop(box, focal, princpt, rng.uniform(*margin, n), np.full((n, 2), side))
+    box = np.clip(boxes(project(body.vertices, focal, princpt)), 0, side)
+    return People(
+        model=model,
+        vertices=body.vertices,
+        focal=focal,
+        princpt=princpt,
+        elevation=elevation,
+        captions=grammar.captions(rng.integers(0, 1 << 60, n), GrammarSource()).to_pylist(),
+        seeds=rng.integers(0, 1 << 60, n),
+        keypoints=project(body.joints[:, SMPLX_INDEX], focal, princpt),
+        boxes=np.concatenate([box[:, :2], box[:, 2:] - box[:, :2]], axis=1),
+        side=side,
+    )
 
 
 def wild_poses(count: int, seed: int) -> dict[str, np.ndarray]:
