@@ -85,10 +85,10 @@ class Prompts:
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def measured(self, prompt: str) -> Length:
-        """By the tokenizer whose model reads most of it."""
-        longest = max(_tokenizers(self.pipe), key=lambda name: _room(self.pipe, name, self.length))
-        tokens = len(getattr(self.pipe, longest)(prompt).input_ids)
-        return Length(tokens, tokens > _room(self.pipe, longest, self.length))
+        """By T5's tokenizer where there is one: beside it, CLIP gives no more than a summary."""
+        name = min(_tokenizers(self.pipe), key=lambda name: _is_clip(self.pipe, name))
+        tokens = len(getattr(self.pipe, name)(prompt).input_ids)
+        return Length(tokens, tokens > _room(self.pipe, name, self.length))
 
     @property
     def _names(self) -> tuple[str, ...] | None:
@@ -137,8 +137,9 @@ class Prompts:
 
 
 def _tokenizers(pipe: Pipe) -> list[str]:
-    names = ("tokenizer", "tokenizer_2", "tokenizer_3")
-    return [name for name in names if getattr(pipe, name, None) is not None]
+    """Those that have an encoder behind them."""
+    pairs = [(f"tokenizer{n}", f"text_encoder{n}") for n in ("", "_2", "_3")]
+    return [name for name, encoder in pairs if getattr(pipe, name, None) and getattr(pipe, encoder, None)]
 
 
 def _is_clip(pipe: Pipe, tokenizer: str) -> bool:

@@ -1,0 +1,399 @@
+"""The diffusion generator, on tiny random pipelines of four classes, through the path that real ones take."""
+
+import functools
+import hashlib
+import io
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from schemas.errors import ModelError, RowError, StageError
+from schemas.pipeline import AdapterSettings, DiffusionSettings
+from schemas.tables import IMAGES
+from schemas.validate import validate
+from tests import tiny_pipelines
+from tests.tiny_pipelines import SIZE, Folder, sample_rows
+from udfs.generate import Diffusion
+from udfs.images import Images
+from udfs.nano_model import TINY
+from udfs.udf import Worker
+
+KINDS = ("flux_control", "flux_controlnet", "sd_controlnet", "sdxl_controlnet")
+LONG = "a man in a red shirt, " * 500
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Saved pipelines by kind."""
+    root = tmp_path_factory.mktemp("pipelines")
+    return {kind: tiny_pipelines.save(getattr(tiny_pipelines, kind)(), root / kind) for kind in KINDS}
+
+
+@pytest.fixture
+def files():
+    return Folder()
+
+
+def _generator(folder, **settings):
+    return Diffusion(settings=DiffusionSettings(model=str(folder), **{"steps": 2, **settings}))
+
+
+def _paint(folder, files, **settings):
+    return _generator(folder, **settings).load(Worker("cpu", files))
+
+
+def _furthest(a, b) -> int:
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+def _with(rows: pa.Table, **columns) -> pa.Table:
+    for name, value in columns.items():
+        values = value if isinstance(value, list) else [value] * rows.num_rows
+        rows = rows.set_column(
+            rows.column_names.index(name), name, pa.array(values, rows.schema.field(name).type)
+        )
+    return rows
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_follows_seed_prompt_and_control_and_nothing_else(folders, files, kind):
+    rows = sample_rows(files, 5)
+    paint = _paint(folders[kind], files)
+    together = paint(rows)
+    assert together.pixels.shape == (5, SIZE, SIZE, 3)
+    assert together.pixels.dtype == np.uint8
+    assert together.pixels.std() > 5
+    assert (paint(rows).pixels == together.pixels).all(), "the same batch has the same bytes"
+    single = np.concatenate([paint(rows.slice(i, 1)).pixels for i in range(5)])
+    assert _furthest(single, together.pixels) <= 1, "the company of a row changes nothing but rounding"
+    again = _paint(folders[kind], files)(rows.take(pa.array([4, 0])))
+    assert _furthest(again.pixels, together.pixels[[4, 0]]) <= 1, "nor does what was painted before"
+
+    one = rows.slice(0, 1)
+    other = rows.slice(1, 1)
+    changed = {
+        "seed": _with(one, seed=5),
+        "prompt": _with(one, prompt="a woman in a long blue dress on a beach"),
+        "control": _with(
+            one,
+            control_path=other["control_path"].to_pylist(),
+            control_sha256=other["control_sha256"].to_pylist(),
+        ),
+    }
+    for what, row in changed.items():
+        assert _furthest(paint(row).pixels, together.pixels[:1]) > 1, what
+
+
+@pytest.mark.parametrize("kind", ["flux_control", "sd_controlnet"])
+def test_it_is_what_the_pipeline_itself_paints(folders, files, kind):
+    """Against diffusers called as its documentation says: texts, images and a generator each, PIL out."""
+    from diffusers import DiffusionPipeline
+
+    rows = sample_rows(files, 2)
+    pipe = DiffusionPipeline.from_pretrained(folders[kind], local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    controls = [Image.open(io.BytesIO(files.read(p))) for p in rows["control_path"].to_pylist()]
+    generators = [torch.Generator().manual_seed(s) for s in rows["seed"].to_pylist()]
+    more = {}
+    if kind == "flux_control":
+        more["max_sequence_length"] = pipe.tokenizer_2.model_max_length
+        shape = (1, 4, SIZE // 4, SIZE // 4)
+        # The pipeline draws the control's latents first, from the same generator; here noise is all it gives.
+        noise = torch.cat([torch.randn(shape, generator=g) for g in generators])
+        more["latents"] = pipe._pack_latents(noise, *noise.shape)
+    theirs = pipe(
+        rows["prompt"].to_pylist(),
+        height=SIZE,
+        width=SIZE,
+        num_inference_steps=2,
+        guidance_scale=4.0,
+        generator=generators,
+        **{"image" if kind == "sd_controlnet" else "control_image": controls},
+        **more,
+    ).images
+    ours = _paint(folders[kind], files, guidance_scale=4.0)(rows).pixels
+    assert _furthest(np.stack([np.asarray(i) for i in theirs]), ours) <= 1
+
+
+def test_the_control_image_is_encoded_without_dice(folders, files, tmp_path):
+    """Also by an autoencoder whose posterior is wide, as one that was not made here may be."""
+    pipe = tiny_pipelines.flux_control()
+    with torch.no_grad():
+        pipe.vae.encoder.conv_out.bias[pipe.vae.config.latent_channels :] = 2.0
+    rows = sample_rows(files, 1)
+    wide = _paint(tiny_pipelines.save(pipe, tmp_path / "wide"), files)(rows)
+    narrow = _paint(folders["flux_control"], files)(rows)
+    assert (wide.pixels == narrow.pixels).all()
+
+
+def test_each_distinct_caption_is_encoded_once(folders, files, monkeypatch):
+    rows = _with(sample_rows(files, 6), prompt=["a", "b", "a", "c", "b", "a"])
+    paint = _paint(folders["flux_control"], files, batch_rows=2)
+    read: list[object] = []
+    encode = type(paint.pipe).encode_prompt
+
+    @functools.wraps(encode)
+    def counted(self, *args, **given):
+        if given.get("prompt") is not None:
+            read.append(given["prompt"])
+        return encode(self, *args, **given)
+
+    monkeypatch.setattr(type(paint.pipe), "encode_prompt", counted)
+    for start in range(0, 6, 2):
+        paint(rows.slice(start, 2))
+    assert read == ["a", "b", "c"]
+
+
+def test_memory_for_captions_is_bounded(folders, files, monkeypatch):
+    paint = _paint(folders["flux_control"], files)
+    before = paint(sample_rows(files, 6)).pixels
+    monkeypatch.setattr("udfs.prompts._KEPT_BYTES", 0)
+    assert (paint(sample_rows(files, 6)).pixels == before).all()
+    assert len(paint.prompts._kept) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_cut_off_a_prompt_is_recorded(folders, files, kind):
+    rows = _with(sample_rows(files, 3), prompt=["a man", LONG, LONG + " and a hat"])
+    paint = _paint(folders[kind], files)
+    made = paint(rows)
+    tokenizer = paint.pipe.tokenizer_2 if kind.startswith("flux") else paint.pipe.tokenizer
+    assert list(made.prompt_tokens) == [len(tokenizer(p).input_ids) for p in rows["prompt"].to_pylist()]
+    assert made.prompt_tokens[1] > 2000
+    assert list(made.prompt_truncated) == [False, True, True]
+    same = _with(rows.slice(1, 1).take(pa.array([0, 0])), prompt=[LONG, LONG + " and a hat"])
+    first, second = paint(same).pixels
+    assert _furthest(first, second) <= 1, "what is cut off changes nothing"
+
+
+def test_the_text_length_is_the_model_s_unless_asked(folders, files):
+    row = _with(sample_rows(files, 1), prompt="a man in a red shirt and blue jeans with black shoes")
+    assert _paint(folders["flux_control"], files).prompts.length == TINY.text_length
+    paint = _paint(folders["flux_control"], files, max_sequence_length=4)
+    assert paint(row).prompt_truncated == [True]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("sd_controlnet", {"negative_prompt": "blurred, a cartoon"}),
+        ("sdxl_controlnet", {"negative_prompt": "blurred, a cartoon"}),
+        ("flux_controlnet", {"negative_prompt": "blurred, a cartoon", "true_cfg_scale": 3.0}),
+        ("flux_controlnet", {"conditioning_scale": 0.2}),
+        ("sd_controlnet", {"conditioning_scale": 0.0}),
+        ("sd_controlnet", {"guidance_scale": 9.0}),
+        ("sd_controlnet", {"guidance_scale": 0.0}),
+        ("flux_control", {"steps": 4}),
+        ("flux_control", {"max_sequence_length": 5}),
+        ("flux_control", {"dtype": "bfloat16"}),
+    ],
+)
+def test_a_setting_changes_the_image_and_the_fingerprint(folders, files, kind, settings):
+    rows = sample_rows(files, 2)
+    asked, plain = _generator(folders[kind], **settings), _generator(folders[kind])
+    made = asked.load(Worker("cpu", files))(rows)
+    assert _furthest(made.pixels, _paint(folders[kind], files)(rows).pixels) > 1
+    assert _print(asked) != _print(plain)
+    assert made.dtype == settings.get("dtype", "float32")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "said"),
+    [
+        ("flux_control", {"negative_prompt": "blurred"}, "takes no negative_prompt"),
+        ("flux_control", {"conditioning_scale": 0.5}, "weight of a control LoRA"),
+        ("flux_control", {"true_cfg_scale": 2.0}, "takes no true_cfg_scale"),
+        ("flux_controlnet", {"negative_prompt": "blurred"}, "only with a true_cfg_scale over 1"),
+        ("flux_controlnet", {"true_cfg_scale": 2.0}, "only with a negative_prompt"),
+        (
+            "sd_controlnet",
+            {"negative_prompt": "x", "guidance_scale": 1.0},
+            "only with a guidance_scale",
+        ),
+        ("flux_control", {"pipeline": "FluxPipeline"}, "without a control image"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused_before_the_work(folders, kind, settings, said):
+    with pytest.raises(ModelError, match=said):
+        _generator(folders[kind], **settings).check()
+
+
+def test_a_text_length_for_clip_is_refused(folders, files):
+    with pytest.raises(ModelError, match="takes no max_sequence_length"):
+        _paint(folders["sd_controlnet"], files, max_sequence_length=40)
+
+
+def test_half_precision_on_a_cpu_is_refused(folders, files):
+    with pytest.raises(ModelError, match="needs a GPU"):
+        _paint(folders["flux_control"], files, dtype="float16")
+
+
+def test_a_controlnet_from_a_folder_of_its_own(folders, files, tmp_path):
+    whole = folders["flux_controlnet"]
+    base = tiny_pipelines.save(tiny_pipelines.flux_base(), tmp_path / "base")
+    with pytest.raises(ModelError, match="without a control image"):
+        _generator(base).check()
+    generator = _generator(base, controlnet=str(whole / "controlnet"))
+    rows = sample_rows(files, 2)
+    generator.check()
+    made = generator.load(Worker("cpu", files))(rows)
+    assert _furthest(made.pixels, _paint(whole, files)(rows).pixels) <= 1
+    with pytest.raises(ModelError, match=r"is no ControlNet: .* the class AutoencoderKL"):
+        _paint(base, files, controlnet=str(whole / "vae"))
+
+
+def test_a_base_without_channels_for_the_control_is_refused(files, tmp_path):
+    base = tiny_pipelines.save(tiny_pipelines.flux_base(), tmp_path / "base")
+    with pytest.raises(ModelError, match=r"reads 16 channels, not the 32 .*add a control LoRA"):
+        _paint(base, files, pipeline="FluxControlPipeline")
+
+
+def test_an_empty_prompt_is_a_row_error(folders, files):
+    with pytest.raises(RowError, match="the prompt is empty"):
+        _paint(folders["flux_control"], files)(_with(sample_rows(files, 2), prompt=["a man", "  "]))
+
+
+def test_a_size_that_the_patches_do_not_fit_is_an_error_of_the_settings(folders, files):
+    rows = sample_rows(files, 1, size=36)
+    with pytest.raises(ModelError, match=r"multiples of 8 pixels, not 36 x 36; change plan\.image_size"):
+        _paint(folders["flux_control"], files)(rows)
+
+
+def test_a_control_image_that_is_not_the_labels_own_is_a_row_error_that_names_it(folders, files):
+    rows = sample_rows(files, 2)
+    paint = _paint(folders["flux_control"], files)
+    larger = _with(rows, image_height=SIZE * 2)
+    with pytest.raises(RowError, match=rf"controls/0.png: .* {SIZE} x {SIZE} .* {SIZE * 2} x {SIZE}"):
+        paint(larger)
+    data = files.read("controls/1.png")
+    files.write("controls/1.png", data[:-20])
+    with pytest.raises(RowError, match=r"controls/1.png: .* not the one"):
+        paint(rows)
+    cut = _with(rows.slice(1, 1), control_sha256=hashlib.sha256(data[:-20]).hexdigest())
+    files.write("controls/1.png", data[: len(data) // 2])
+    cut = _with(cut, control_sha256=hashlib.sha256(data[: len(data) // 2]).hexdigest())
+    with pytest.raises(RowError, match=r"controls/1.png: no intact"):
+        paint(cut)
+    del files.data["controls/1.png"]
+    with pytest.raises(RowError, match=r"controls/1.png: .* not there"):
+        paint(rows)
+
+
+def test_pixels_that_are_no_numbers_are_a_row_error(files, tmp_path):
+    pipe = tiny_pipelines.flux_control()
+    with torch.no_grad():
+        pipe.vae.decoder.conv_out.bias.fill_(float("nan"))
+    folder = tiny_pipelines.save(pipe, tmp_path / "nan")
+    with pytest.raises(RowError, match="no numbers"):
+        _paint(folder, files)(sample_rows(files, 1))
+
+
+def _print(generator) -> str:
+    return Images(generator=generator).fingerprint().value
+
+
+def test_the_fingerprint_follows_every_ingredient_and_not_the_place(folders, files, tmp_path):
+    folder = folders["flux_control"]
+    base = _print(_generator(folder))
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    assert _print(_generator(moved)) == base
+    for unimportant in ({"batch_rows": 3}, {"compile": True}, {"offload": "model"}):
+        assert _print(_generator(folder, **unimportant)) == base, unimportant
+
+    lora = tiny_pipelines.save_lora(tiny_pipelines.flux_control(), tmp_path / "lora", seed=1)
+    other = tiny_pipelines.save_lora(tiny_pipelines.flux_control(), tmp_path / "other", seed=2)
+    copied = shutil.copytree(lora, tmp_path / "copied")
+
+    def adapted(*adapters):
+        stacked = tuple(AdapterSettings(path=str(path), weight=weight) for path, weight in adapters)
+        return _print(_generator(folder, adapters=stacked))
+
+    assert adapted((lora, 1.0)) == adapted((copied, 1.0))
+    values = {
+        base,
+        adapted((lora, 1.0)),
+        adapted((lora, 0.5)),
+        adapted((other, 1.0)),
+        adapted((lora, 1.0), (other, 1.0)),
+        *(_print(_generator(folder, **s)) for s in ({"steps": 3}, {"guidance_scale": 2.0})),
+        _print(_generator(folder, pipeline="FluxControlPipeline")),
+    }
+    weights = moved / "vae" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    values.add(_print(_generator(moved)))
+    assert len(values) == 9
+
+
+def test_rows_of_images_hold_their_batch_and_prompt(folders, files):
+    rows = _with(sample_rows(files, 5), prompt=["a man", "a man", LONG, "a woman", "a girl"])
+    udf = Images(generator=_generator(folders["flux_control"], batch_rows=2), format="png")
+    out = udf.setup(Worker("cpu", files, "f"))(rows)
+    validate("images", out)
+    assert out.schema.names == IMAGES.names
+    got = out.to_pylist()
+    assert [(r["batch_size"], r["batch_index"]) for r in got] == [(2, 0), (2, 1), (2, 0), (2, 1), (1, 0)]
+    assert [r["prompt_truncated"] for r in got] == [False, False, True, False, False]
+    assert {(r["device"], r["dtype"], r["steps"], r["generator"]) for r in got} == {
+        ("cpu", "float32", 2, "diffusers")
+    }
+    paint = _paint(folders["flux_control"], files)
+    for start in (0, 2, 4):
+        made = paint(rows.slice(start, 2)).pixels
+        for row, pixels in zip(got[start : start + 2], made, strict=True):
+            with Image.open(io.BytesIO(files.read(row["image_path"]))) as image:
+                assert (np.asarray(image) == pixels).all(), "the recorded layout makes the same pixels again"
+
+
+def test_a_batch_that_does_not_fit_is_halved_for_good(folders, files, monkeypatch):
+    udf = Images(generator=_generator(folders["flux_control"], batch_rows=8), format="png")
+    rows = sample_rows(files, 20)
+    whole = udf.setup(Worker("cpu", files, "f"))(rows.slice(0, 4))
+    calls = _exhausted_over(3, monkeypatch)
+    apply = udf.setup(Worker("cpu", files, "g"))
+    out = apply(rows.slice(0, 10))
+    assert set(out["status"].to_pylist()) == {"generated"}
+    assert out["batch_size"].to_pylist() == [2] * 10
+    assert calls == [8, 4, *[2] * 5]
+    calls.clear()
+    apply(rows.slice(10, 10))
+    assert calls == [2] * 5, "the next partition starts at the size that fits"
+    first, again = (
+        np.asarray(Image.open(io.BytesIO(files.read(t["image_path"][0].as_py())))) for t in (whole, out)
+    )
+    assert _furthest(first, again) <= 1
+
+
+def test_a_single_image_that_does_not_fit_stops_the_stage(folders, files, monkeypatch):
+    _exhausted_over(0, monkeypatch)
+    udf = Images(generator=_generator(folders["flux_control"]))
+    with pytest.raises(StageError, match="not enough memory to paint a single image"):
+        udf.setup(Worker("cpu", files, "f"))(sample_rows(files, 3))
+
+
+def _exhausted_over(most, monkeypatch) -> list[int]:
+    from diffusers import FluxControlPipeline
+
+    calls: list[int] = []
+    call = FluxControlPipeline.__call__
+
+    @functools.wraps(call)
+    def limited(self, *args, **given):
+        calls.append(len(given["generator"]))
+        if calls[-1] > most:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate")
+        return call(self, *args, **given)
+
+    monkeypatch.setattr(FluxControlPipeline, "__call__", limited)
+    return calls
+
+
+def test_a_missing_packaged_model_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr("udfs.pipelines.NANO", tmp_path / "nano")
+    with pytest.raises(ModelError, match="nano: no such folder"):
+        _generator("nano").models()

@@ -1,0 +1,225 @@
+"""Pipeline folders: what is no pipeline is refused in a sentence, before anything of it is loaded."""
+
+import json
+import shutil
+
+import diffusers
+import pytest
+
+from schemas.errors import ModelError
+from tests import tiny_pipelines
+from udfs import pipelines
+from udfs.model_files import tensor_shapes
+from udfs.pipelines import PipelineFolder, control_argument, pipeline_class, with_controlnet
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    return tiny_pipelines.save(tiny_pipelines.sd_controlnet(), tmp_path_factory.mktemp("good") / "sd")
+
+
+@pytest.fixture
+def folder(good, tmp_path):
+    """A copy of a pipeline that a test may spoil."""
+    return shutil.copytree(good, tmp_path / "model")
+
+
+def _index(folder, **changes):
+    file = folder / "model_index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def _weights(folder, part="unet"):
+    return folder / part / "diffusion_pytorch_model.safetensors"
+
+
+def _no_index(folder):
+    (folder / "model_index.json").unlink()
+
+
+def _broken_index(folder):
+    (folder / "model_index.json").write_text('{"_class_name": "Stable')
+
+
+def _no_class(folder):
+    (folder / "model_index.json").write_text("{}")
+
+
+def _own_code(folder):
+    _index(folder, _class_name=["pipeline", "MyPipeline"])
+
+
+def _code_beside(folder):
+    (folder / "unet" / "my_unet.py").write_text("raise SystemExit")
+
+
+def _other_library(folder):
+    _index(folder, vae=["subprocess", "Popen"])
+
+
+def _pickle(folder):
+    _weights(folder).rename(folder / "unet" / "diffusion_pytorch_model.bin")
+
+
+def _no_weights(folder):
+    _weights(folder).unlink()
+
+
+def _cut(folder):
+    data = _weights(folder).read_bytes()
+    _weights(folder).write_bytes(data[: len(data) // 2])
+
+
+def _corrupt(folder):
+    _weights(folder).write_bytes(b"\x80\x04\x95" + bytes(4000))
+
+
+def _no_component(folder):
+    shutil.rmtree(folder / "vae")
+
+
+def _no_shard(folder):
+    _weights(folder).with_suffix(".safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "diffusion_pytorch_model-00002-of-00002.safetensors"}})
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_no_index, r"no diffusers pipeline: it has no model_index\.json"),
+        (_broken_index, r"model_index\.json: cannot be read"),
+        (_no_class, "names no class"),
+        (_own_code, "Python code of its own"),
+        (_code_beside, r"Python code \(my_unet\.py\)"),
+        (_other_library, "its vae comes from subprocess"),
+        (_pickle, r"weights as a pickle only \(diffusion_pytorch_model\.bin\)"),
+        (_no_weights, "has no weights"),
+        (_cut, r"no intact safetensors file.*cut off"),
+        (_corrupt, "no intact safetensors file"),
+        (_no_component, "vae: the folder is missing"),
+        (_no_shard, "00002-of-00002.safetensors is missing"),
+    ],
+)
+def test_a_folder_that_is_no_pipeline_is_refused(folder, spoil, said):
+    spoil(folder)
+    with pytest.raises(ModelError, match=said) as error:
+        PipelineFolder.find(str(folder))
+    assert str(folder) in str(error.value)
+
+
+def test_what_is_no_folder_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="no such folder"):
+        PipelineFolder.find(str(tmp_path / "none"))
+    file = tmp_path / "model.ckpt"
+    file.write_bytes(b"\x80")
+    with pytest.raises(ModelError, match="is a file"):
+        PipelineFolder.find(str(file))
+    with pytest.raises(ModelError, match="pickle only"):
+        PipelineFolder.find(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("NoSuchPipeline", "has no pipeline NoSuchPipeline"),
+        ("AutoencoderKL", "has no pipeline AutoencoderKL"),
+        ("StableDiffusionPipeline", "without a control image.*controlnet"),
+        ("FluxPipeline", "pipeline: FluxControlPipeline"),
+        ("FluxControlImg2ImgPipeline", "without a control image"),
+        ("StableDiffusionControlNetInpaintPipeline", "without a control image"),
+        ("StableDiffusionImg2ImgPipeline", "without a control image"),
+    ],
+)
+def test_a_class_without_a_control_input_is_refused(name, said):
+    with pytest.raises(ModelError, match=said):
+        pipeline_class(name, "model")
+
+
+def test_the_control_image_goes_where_each_class_takes_it():
+    taken = {
+        "FluxControlPipeline": "control_image",
+        "FluxControlNetPipeline": "control_image",
+        "StableDiffusion3ControlNetPipeline": "control_image",
+        "StableDiffusionControlNetPipeline": "image",
+        "StableDiffusionXLControlNetPipeline": "image",
+    }
+    assert {name: control_argument(getattr(diffusers, name)) for name in taken} == taken
+
+
+@pytest.mark.parametrize("base", ["StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "Flux"])
+def test_a_controlnet_has_a_class_for_every_base(base):
+    assert pipeline_class(with_controlnet(f"{base}Pipeline"), "x").__name__ == f"{base}ControlNetPipeline"
+
+
+def test_a_variant_and_a_pickle_beside_the_weights_are_not_read(folder):
+    before = PipelineFolder.find(str(folder)).digests()
+    shutil.copy(_weights(folder), folder / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"\x80")
+    assert PipelineFolder.find(str(folder)).digests() == before
+
+
+def test_a_digest_follows_what_is_read(folder):
+    before = PipelineFolder.find(str(folder)).digests()
+    for file in ("unet/config.json", "tokenizer/tokenizer.json", "scheduler/scheduler_config.json"):
+        part = file.partition("/")[0]
+        text = (folder / file).read_text()
+        (folder / file).write_text(text + " ")
+        after = PipelineFolder.find(str(folder)).digests()
+        assert {k for k in before if before[k] != after[k]} == {part}
+        (folder / file).write_text(text)
+    data = bytearray(_weights(folder).read_bytes())
+    data[-1] ^= 1
+    _weights(folder).write_bytes(data)
+    after = PipelineFolder.find(str(folder)).digests()
+    assert {k for k in before if before[k] != after[k]} == {"unet"}
+
+
+def test_shapes_are_read_without_the_tensors(good):
+    from safetensors.torch import load_file
+
+    loaded = {name: tuple(t.shape) for name, t in load_file(_weights(good)).items()}
+    assert tensor_shapes(_weights(good)) == loaded
+
+
+@pytest.fixture
+def hub(good, monkeypatch):
+    """A Hugging Face Hub with one repository, some/model; what was asked of it."""
+    asked = []
+
+    def snapshot(repo, revision=None, allow_patterns=None, local_files_only=False):
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        if local_files_only:
+            raise LocalEntryNotFoundError("nothing here")
+        asked.append((repo, revision, tuple(allow_patterns)))
+        if repo != "some/model":
+            raise OSError("no such repository")
+        return str(good)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    return asked
+
+
+def test_a_hub_model_is_fetched_without_pickles_and_code(hub, good):
+    found = PipelineFolder.find("some/model", "v1")
+    assert found.path == good
+    assert hub[0] == ("some/model", "v1", ("model_index.json",))
+    _, revision, patterns = hub[1]
+    assert revision == good.name, "the commit that the first call resolved"
+    assert "unet/*.safetensors" in patterns
+    assert not [p for p in patterns if p.endswith((".bin", ".py", ".pt", ".ckpt", "*"))]
+    with pytest.raises(ModelError, match="other/model: is no folder here, and the Hugging Face Hub"):
+        PipelineFolder.find("other/model")
+
+
+def test_a_folder_wins_over_a_hub_model(hub, good, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(good, tmp_path / "some" / "model")
+    assert PipelineFolder.find("some/model").path.resolve() == tmp_path / "some" / "model"
+    assert hub == []
+
+
+def test_the_packaged_model_is_found_by_its_name(good, monkeypatch):
+    monkeypatch.setattr(pipelines, "NANO", good)
+    assert PipelineFolder.find("nano").path == good
