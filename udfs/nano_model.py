@@ -8,12 +8,13 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from udfs.pipelines import Pipe
+
 if TYPE_CHECKING:
-    from diffusers import FluxControlPipeline
     from transformers import CLIPTokenizer, T5Tokenizer
 
 _BPE_VOCABULARY = 1200
@@ -78,7 +79,7 @@ TINY = NanoConfig(
 CONFIGS = {"128": NANO, "192": NANO_192, "tiny": TINY}
 
 
-def build(config: NanoConfig = NANO, seed: int = 0) -> "FluxControlPipeline":
+def build(config: NanoConfig = NANO, seed: int = 0) -> Pipe:
     """The pipeline with random weights, float32, on the CPU; the same for the same seed."""
     import torch
     from diffusers import (
@@ -94,7 +95,7 @@ def build(config: NanoConfig = NANO, seed: int = 0) -> "FluxControlPipeline":
     third = config.head_dim * 3 // 16 * 2
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vae = AutoencoderKL(
+        vae: Any = AutoencoderKL(
             block_out_channels=config.vae_channels,
             down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels,
@@ -108,7 +109,7 @@ def build(config: NanoConfig = NANO, seed: int = 0) -> "FluxControlPipeline":
             scaling_factor=1.0,
             shift_factor=0.0,
         )
-        transformer = FluxTransformer2DModel(
+        transformer: Any = FluxTransformer2DModel(
             patch_size=1,
             in_channels=8 * config.latent_channels,
             out_channels=4 * config.latent_channels,
@@ -147,7 +148,6 @@ def build(config: NanoConfig = NANO, seed: int = 0) -> "FluxControlPipeline":
                 feed_forward_proj="gated-gelu",
                 is_encoder_decoder=False,
                 use_cache=False,
-                tie_word_embeddings=False,
                 dropout_rate=0.0,
             )
         )
@@ -156,7 +156,7 @@ def build(config: NanoConfig = NANO, seed: int = 0) -> "FluxControlPipeline":
             head = vae.encoder.conv_out
             head.weight[config.latent_channels :] = 0
             head.bias[config.latent_channels :] = -30
-    pipe = FluxControlPipeline(
+    pipe: Pipe = FluxControlPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
         vae=vae.eval(),
         text_encoder=text_encoder.eval(),
@@ -190,7 +190,7 @@ def clip_tokenizer(length: int) -> "CLIPTokenizer":
         ),
     )
     learned = json.loads(learner.to_str())["model"]
-    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in learned["merges"]]
+    merges: Any = [tuple(pair) for pair in learned["merges"]]
     return CLIPTokenizer(vocab=learned["vocab"], merges=merges, model_max_length=length)
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def make_pairs(
             each(work, stop - start)
             keypoints[start:stop], boxes[start:stop] = people.keypoints, people.boxes
             for array in (pictures, controls, keypoints, boxes):
-                array.flush()
+                cast(np.memmap, array).flush()
             file.write_text(json.dumps(people.captions))  # last: marks it done
         captions += json.loads(file.read_text())
         progress(stop)

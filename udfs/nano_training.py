@@ -35,6 +35,7 @@ from udfs.keypoint_training import training_poses
 from udfs.keypoints import WEIGHTS
 from udfs.nano_model import CONFIGS, NanoConfig, build
 from udfs.nano_renders import Pairs, make_pairs
+from udfs.pipelines import Pipe
 from udfs.shaded import Model
 from udfs.training_log import TrainingLog
 
@@ -141,7 +142,7 @@ def shrunk(pictures: np.ndarray, size: int) -> np.ndarray:
     return np.round(mean).astype(np.uint8)
 
 
-def train_vae(pipe: FluxControlPipeline, pairs: Pairs, recipe: Recipe, work: Path, every: int) -> None:
+def train_vae(pipe: Pipe, pairs: Pairs, recipe: Recipe, work: Path, every: int) -> None:
     """Trains the autoencoder in place, on pictures and control images, and sets its scale and shift."""
     vae = pipe.vae.train().requires_grad_(True).to(memory_format=torch.channels_last)
     # The half of the encoder's head that says how uncertain it is stays as it was built: not at all.
@@ -217,7 +218,7 @@ class Encoded:
     weights: np.ndarray
 
 
-def encode(pipe: FluxControlPipeline, pairs: Pairs, size: int, length: int) -> Encoded:
+def encode(pipe: Pipe, pairs: Pairs, size: int, length: int) -> Encoded:
     """Everything goes through the autoencoder once, however long the training is."""
     flow = Flow(pipe, max_sequence_length=length)
     packed = [
@@ -239,8 +240,8 @@ def encode(pipe: FluxControlPipeline, pairs: Pairs, size: int, length: int) -> E
 
 
 def train_transformer(
-    pipe: FluxControlPipeline, pairs: Pairs, check: Pairs, recipe: Recipe, work: Path, every: int
-) -> FluxControlPipeline:  # fmt: skip
+    pipe: Pipe, pairs: Pairs, check: Pairs, recipe: Recipe, work: Path, every: int
+) -> Pipe:  # fmt: skip
     """Trains transformer and text encoders; returns the pipeline with averaged weights."""
     flow = Flow(pipe, max_sequence_length=recipe.model.text_length)
     average = build(recipe.model, recipe.seed).to(pipe.device)
@@ -303,9 +304,7 @@ def train_transformer(
     return average
 
 
-def sample(
-    pipe: FluxControlPipeline, controls: np.ndarray, prompts: Sequence[str], steps: int, seed: int = 0
-) -> np.ndarray:
+def sample(pipe: Pipe, controls: np.ndarray, prompts: Sequence[str], steps: int, seed: int = 0) -> np.ndarray:
     """(N, S, S, 3) uint8 pictures that the pipeline paints of N prompts and control images (N, S, S, 3)."""
     pictures = []
     length = pipe.tokenizer_2.model_max_length
@@ -326,7 +325,7 @@ def sample(
 
 
 def _look(
-    pipe: FluxControlPipeline, check: Pairs, size: int, network: KeypointNetwork, recipe: Recipe, work: Path,
+    pipe: Pipe, check: Pairs, size: int, network: KeypointNetwork, recipe: Recipe, work: Path,
     step: int,
 ) -> dict[str, float]:  # fmt: skip
     """Figures and a grid of what is painted of held-out examples: control, painted, rendered."""
@@ -350,9 +349,9 @@ def _tell(journal: TrainingLog, part: str, step: int, figures: Mapping[str, floa
     log.info(" ".join([part, str(step), *(f"{name} {value:.4g}" for name, value in figures.items())]))
 
 
-def save(pipe: FluxControlPipeline, folder: Path) -> None:
+def save(pipe: Pipe, folder: Path) -> None:
     """Writes the standard diffusers folder, weights in float16: half the size, and no picture shows it."""
-    slim = FluxControlPipeline(**{name: copy.deepcopy(part) for name, part in pipe.components.items()})
+    slim: Pipe = FluxControlPipeline(**{name: copy.deepcopy(part) for name, part in pipe.components.items()})
     slim.to(dtype=torch.float16)
     slim.save_pretrained(folder, safe_serialization=True)
 
@@ -368,7 +367,7 @@ def _still(transformer: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _parameters(pipe: FluxControlPipeline) -> dict[str, nn.Parameter]:
+def _parameters(pipe: Pipe) -> dict[str, nn.Parameter]:
     parts = ("transformer", "text_encoder", "text_encoder_2")
     found: dict[str, nn.Parameter] = {}
     for part in parts:
@@ -403,7 +402,7 @@ def _parts(array: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield array[start : start + size]
 
 
-def train(recipe: Recipe, out: Path, work: Path, device: str, every: int = 400) -> FluxControlPipeline:
+def train(recipe: Recipe, out: Path, work: Path, device: str, every: int = 400) -> Pipe:
     """The whole training, from renders to the folder `out`."""
     work.mkdir(parents=True, exist_ok=True)
     body = Model.load(Body.load(None))

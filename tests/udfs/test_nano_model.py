@@ -78,8 +78,8 @@ def test_any_text_can_be_read(make):
 def test_every_size_of_the_configuration_is_used():
     pipe = build(NANO)
     assert pipe.transformer.config.in_channels == 8 * NANO.latent_channels
-    assert pipe.vae_scale_factor == NANO.vae_factor == 8
-    assert NANO.tokens == 64
+    assert pipe.vae_scale_factor == NANO.vae_factor == 4
+    assert NANO.tokens == 256
 
 
 def test_what_is_shipped_is_this_model_and_small():

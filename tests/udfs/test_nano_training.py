@@ -38,7 +38,7 @@ def weights(folder) -> dict[str, bytes]:
 def test_what_is_saved_is_a_pipeline_that_paints(trained, model, tmp_path):
     out, _ = trained
     pipe = DiffusionPipeline.from_pretrained(
-        out, torch_dtype=torch.float32, local_files_only=True, use_safetensors=True
+        out, dtype=torch.float32, local_files_only=True, use_safetensors=True
     )
     pipe.set_progress_bar_config(disable=True)
     pairs = make_pairs(model, training_poses, 3, 5, 32, tmp_path)
