@@ -26,8 +26,8 @@ def kept(model: str, revision: str | None) -> Path | None:
 
     try:
         return Path(snapshot_download(model, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
+    except (LocalEntryNotFoundError, ValueError):
+        return None  # what is no id for the hub is told by `fetch`
 
 
 def fetch(model: str, revision: str | None, patterns: Sequence[str]) -> Path:

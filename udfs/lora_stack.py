@@ -25,7 +25,7 @@ DENOISERS = ("transformer", "unet")
 _GROWS = "x_embedder"
 """The input layer, which a control LoRA may widen by the channels of the control image."""
 
-_DOWN = re.compile(r"\.(lora_A|lora_down|lora\.down|lora_linear_layer\.down)(\.\w+)?\.weight$")
+_DOWN = re.compile(r"[._](lora_A|lora_down|lora\.down|lora_linear_layer\.down)(\.\w+)?\.weight$")
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _load(pipe: Pipe, file: LoraFile) -> None:
         if file.name in getattr(module, "lora_A", ())
     }
     if len(loaded) < len(wanted) or not loaded:
-        lost = sorted(key for key in wanted if _DOWN.sub("", key) not in loaded)
+        lost = sorted(k for k in wanted if _DOWN.sub("", k).replace(".processor", "") not in loaded)
         file._refuse(lost or sorted(converted), type(pipe).__name__)
 
 

@@ -54,3 +54,38 @@ def test_a_mistake_is_named_with_its_line_and_key(tmp_path, text, said):
 def test_a_missing_file_says_how_to_get_one(tmp_path):
     with pytest.raises(ConfigError, match="posedreamer init"):
         load_pipeline(tmp_path / "none.yaml")
+
+
+def test_models_are_folders_beside_the_file_or_hub_ids(tmp_path):
+    def placed(generator: str):
+        text = f"lake: x\nposes: [{{name: a, path: b}}]\ngenerator: {{name: diffusers, {generator}}}"
+        return load_pipeline(_file(tmp_path, text)).generator
+
+    assert placed("steps: 4").model == "nano"
+    assert placed("model: owner/model").model == "owner/model"
+    assert placed("model: models/a/b").model == str(tmp_path / "models" / "a" / "b")
+    assert placed("model: ./mine").model == str(tmp_path / "mine")
+    (tmp_path / "owner" / "model").mkdir(parents=True)
+    assert placed("model: owner/model").model == str(tmp_path / "owner" / "model"), "a folder wins"
+    adapters = placed("controlnet: net, adapters: [{path: nano-dpo}, {path: a/b}, {path: x.safetensors}]")
+    assert adapters.controlnet == str(tmp_path / "net")
+    paths = [a.path for a in adapters.adapters]
+    assert paths == ["nano-dpo", "a/b", str(tmp_path / "x.safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("generator", "said"),
+    [
+        ("{name: diffuser}", "line 3: generator.*diffusers"),
+        ("{name: diffusers, step: 4}", r"generator\.step: unknown key; did you mean steps"),
+        ("{name: diffusers, steps: 0}", r"generator\.steps"),
+        ("{name: shaded, steps: 4}", r"generator\.steps: unknown key"),
+        ("{name: diffusers, adapters: [{path: a, name: x}, {path: b, name: x}]}", "name x is taken twice"),
+        ("{name: diffusers, adapters: [{path: a, weight_name: lora.bin}]}", "weight_name"),
+        ("{name: diffusers, dtype: int8}", "dtype"),
+    ],
+)
+def test_a_mistake_in_the_generator_is_named(tmp_path, generator, said):
+    text = f"lake: x\nposes: [{{name: a, path: b}}]\ngenerator: {generator}"
+    with pytest.raises(ConfigError, match=said):
+        load_pipeline(_file(tmp_path, text))

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import io
+import pickle
 import shutil
 
 import numpy as np
@@ -397,3 +398,51 @@ def test_a_missing_packaged_model_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr("udfs.pipelines.NANO", tmp_path / "nano")
     with pytest.raises(ModelError, match="nano: no such folder"):
         _generator("nano").models()
+
+
+def test_it_goes_to_workers_as_it_is(folders):
+    generator = _generator(folders["flux_control"], adapters=(AdapterSettings(path="x", weight=0.5),))
+    again = pickle.loads(pickle.dumps(generator))
+    assert again == generator
+    assert hash(again) == hash(generator), "a worker process keeps the loaded model by it"
+
+
+def test_what_is_asked_of_the_device_reaches_the_pipeline(folders, files, monkeypatch):
+    from diffusers import FluxControlPipeline
+
+    asked: list[object] = []
+    for name in ("to", "enable_model_cpu_offload", "enable_sequential_cpu_offload"):
+        monkeypatch.setattr(
+            FluxControlPipeline, name, lambda self, *a, name=name, **k: asked.append((name, *a, *k.values()))
+        )
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: asked.append(type(self).__name__))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr("udfs.generate._check_control", lambda *_: None)
+
+    def loaded(device, **settings):
+        asked.clear()
+        paint = _generator(folders["flux_control"], **settings).load(Worker(device, files))
+        return (*asked, paint.dtype, paint.device)
+
+    assert loaded("cpu") == (("to", "cpu"), "float32", "cpu")
+    assert loaded("cpu", offload="model") == (("to", "cpu"), "float32", "cpu")
+    assert loaded("cuda") == (("to", "cuda"), "bfloat16", "a GPU")
+    assert loaded("cuda", dtype="float16")[1] == "float16"
+    assert loaded("cuda", offload="model")[0] == ("enable_model_cpu_offload", "cuda")
+    assert loaded("cuda", offload="sequential")[0] == ("enable_sequential_cpu_offload", "cuda")
+    assert loaded("cuda", compile=True)[0] == "FluxTransformer2DModel"
+
+
+def test_hub_models_are_pinned_to_their_commits(folders, monkeypatch, tmp_path):
+    """So a worker elsewhere fetches what the fingerprint was taken of, whatever the branch says by then."""
+    lora = tiny_pipelines.save_lora(tiny_pipelines.flux_control(), tmp_path / "l" / "c0ffee", seed=1)
+    model = shutil.copytree(folders["flux_control"], tmp_path / "m" / "abcdef")
+    kept = {"some/model": model, "some/lora": lora}
+    monkeypatch.setattr("udfs.hub.kept", lambda model, revision: kept[model])
+    adapters = (AdapterSettings(path="some/lora"), AdapterSettings(path=str(lora)))
+    pinned = _generator("some/model", adapters=adapters).pinned()
+    assert pinned.settings.revision == "abcdef"
+    assert [a.revision for a in pinned.settings.adapters] == ["c0ffee", None]
+    local = _generator(folders["flux_control"], adapters=adapters[1:])
+    assert local.pinned() == local
+    assert _print(pinned) == _print(_generator(folders["flux_control"], adapters=(adapters[1],) * 2))

@@ -1,6 +1,8 @@
 """Image files: named by what made them, adopted when intact, painted over when not."""
 
 import hashlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -9,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from etl.store import Store
-from schemas.errors import RowError
+from schemas.errors import RowError, StageError
 from udfs.generator import Generator, Paint, Painted
 from udfs.images import Images
 from udfs.picture import decode, encode
@@ -156,3 +158,100 @@ def test_hostile_and_damaged_pictures_are_refused():
     for bad in (b"", b"GIF89a", data[:40], bytes(header)):
         with pytest.raises(RowError, match=r"some/where\.png"):
             decode(bad, "some/where.png")
+
+
+def test_rows_say_how_each_image_was_painted(tmp_path):
+    _, out = _run(tmp_path, _rows(8))
+    rows = out.to_pylist()
+    # Rows of 48 and of 32 pixels take turns; a call paints three of one size.
+    by_size = [(r["batch_size"], r["batch_index"]) for r in rows[1::2]]
+    assert by_size == [(3, 0), (3, 1), (3, 2), (1, 0)]
+    assert {(r["device"], r["dtype"], r["prompt_tokens"]) for r in rows} == {("an abacus", "beads", 3)}
+    assert [r["prompt_truncated"] for r in rows] == [False, True, *[False] * 6]
+    _, again = _run(tmp_path, _rows(8))
+    for name in ("batch_size", "batch_index", "device", "dtype", "prompt_tokens", "prompt_truncated"):
+        assert again[name].null_count == 8, "what a crash left tells nothing of how it was made"
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch calls that of a GPU."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate"),
+        RuntimeError("not enough memory: you tried to allocate 99 bytes"),
+    ],
+)
+def test_out_of_memory_halves_the_batch_for_good_and_loses_no_row(tmp_path, error):
+    generator = Tinted(most=1, exhausted=error)
+    apply = Images(generator=generator).setup(Worker("cpu", Store.at(tmp_path), "f"))
+    out = apply(_rows(6))
+    assert sorted(PAINTED) == list(range(100, 106))
+    assert set(out["batch_size"].to_pylist()) == {1}
+    assert list(CALLS) == [3, *[1] * 6]
+    CALLS.clear()
+    apply(_rows(12).slice(6))
+    assert list(CALLS) == [1] * 6, "the worker remembers"
+    none = Images(generator=Tinted(most=0, exhausted=error))
+    with pytest.raises(StageError, match="not enough memory to paint a single image"):
+        none.setup(Worker("cpu", Store.at(tmp_path), "g"))(_rows(6))
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(tmp_path):
+    generator = Tinted(most=1, exhausted=RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        Images(generator=generator).setup(Worker("cpu", Store.at(tmp_path), "f"))(_rows(6))
+
+
+@dataclass
+class Watched:
+    """A store that calls back before every write."""
+
+    store: Store
+    before: Callable[[str], None]
+
+    def read(self, path: str) -> bytes:
+        return self.store.read(path)
+
+    def write(self, path: str, data: bytes) -> None:
+        self.before(path)
+        self.store.write(path, data)
+
+
+def test_files_are_written_while_the_next_batch_is_painted(tmp_path):
+    met = []
+
+    def wait(path: str) -> None:
+        deadline = time.monotonic() + 20
+        while len(CALLS) < 2 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        met.append(len(CALLS) >= 2)
+
+    files = Watched(Store.at(tmp_path), wait)
+    Images(generator=Tinted()).setup(Worker("cpu", files, "f"))(_rows(8))
+    assert len(met) == 8
+    assert all(met)
+
+
+def test_a_file_that_cannot_be_written_fails_its_own_row(tmp_path):
+    store = Store.at(tmp_path)
+    bad = _run(tmp_path / "other", _rows(8))[1]["image_path"][0].as_py()
+
+    def refuse(path: str) -> None:
+        if path == bad:
+            raise PermissionError(path)
+
+    apply = Images(generator=Tinted()).setup(Worker("cpu", Watched(store, refuse), "f"))
+    PAINTED.clear()
+    with pytest.raises(PermissionError):
+        apply(_rows(8))
+    with pytest.raises(PermissionError):
+        apply(_rows(8).slice(0, 1))
+    rest = apply(_rows(8).slice(1))
+    assert set(rest["status"].to_pylist()) == {"generated"}
+    assert rest["batch_size"].null_count == 0
+    assert {r for r in PAINTED if PAINTED.count(r) == 1} >= {101, 103, 105, 107}

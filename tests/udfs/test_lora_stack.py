@@ -211,3 +211,27 @@ def test_the_packaged_adapter_is_found_by_its_name(made, monkeypatch, tmp_path):
     monkeypatch.setattr("udfs.lora_stack.NANO_DPO", tmp_path / "nano_dpo")
     with pytest.raises(ModelError, match="nano_dpo: no such LoRA"):
         packaged.models()
+
+
+def test_the_format_of_other_trainers_is_read_whole(made, tmp_path):
+    """kohya's names, as most adapters on the web have them; alpha is a tensor there."""
+
+    def foreign(tensors):
+        out = {}
+        for key, tensor in tensors.items():
+            module, _, which = key.removeprefix("unet.").partition(".lora_")
+            name = "lora_unet_" + module.replace(".", "_")
+            out[f"{name}.lora_{'down' if which.startswith('A') else 'up'}.weight"] = tensor
+            out[f"{name}.alpha"] = torch.tensor(16.0)
+        return out
+
+    own = made / "sd_controlnet-a"
+    folder = shutil.copytree(own, tmp_path / "kohya")
+    save_file(foreign(load_file(own / USUAL_NAME)), folder / USUAL_NAME)
+    image = _image(made / "sd_controlnet", (folder, 1.0))
+    assert np.abs(image - _image(made / "sd_controlnet", (own, 1.0))).max() <= 1
+    tensors = load_file(folder / USUAL_NAME)
+    more = {k.replace("to_q", "to_z"): v.clone() for k, v in tensors.items() if "to_q" in k}
+    save_file(tensors | more, folder / USUAL_NAME)
+    with pytest.raises(ModelError, match=r"kohya.*: \S*to\.z\.lora\.down\.weight"):
+        _painter(made / "sd_controlnet", (folder, 1.0))
