@@ -146,7 +146,13 @@ IMAGES = pa.schema(
         field("status", pa.string(), "how the file came to be", one_of=("generated", "adopted")),
         field("seconds", pa.float32(), "time to make it; NULL when adopted", unit="s", null=True, low=0),
         # Where rounding depends on the batch, these say how to make the very same pixels again.
-        field("batch_size", pa.int32(), "images painted in one call; NULL when adopted", null=True, low=1),
+        field(
+            "batch_size",
+            pa.int32(),
+            "images painted in one call; NULL where it does not matter",
+            null=True,
+            low=1,
+        ),
         field("batch_index", pa.int32(), "its place among them, from 0", null=True, low=0),
         field("device", pa.string(), "what it was painted on, such as a GPU's name", null=True),
         field("dtype", pa.string(), "numbers that the model computed with", null=True),

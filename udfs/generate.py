@@ -65,6 +65,7 @@ class Diffusion(Generator):
         "control_sha256",
     )
     accelerated: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
 
     settings: DiffusionSettings = field(default_factory=DiffusionSettings)
 

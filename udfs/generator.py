@@ -42,12 +42,14 @@ class Generator(ABC):
         name, version: raise the version when its pictures change.
         columns: what it reads of `samples`, `labels` and `captions`.
         accelerated: whether it wants the worker's GPU.
+        exact: whether a row's pixels are the same to the last bit in whatever batch it comes.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
     columns: ClassVar[tuple[str, ...]]
     accelerated: ClassVar[bool] = False
+    exact: ClassVar[bool] = True
 
     @property
     def batch_rows(self) -> int:
@@ -80,5 +82,6 @@ class Generator(ABC):
     def load(self, worker: Worker) -> Paint:
         """Loads its models once a worker process and returns the function that paints.
 
-        The picture of a row depends on that row alone, its `seed` included, not on the rows beside it.
+        The picture of a row depends on that row alone, its `seed` included, and not on the rows beside it,
+        but for rounding where the generator is not `exact`.
         """

@@ -1,11 +1,11 @@
 """Paints the photograph of every sample and keeps it as a file of the lake."""
 
 import hashlib
+import json
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +23,10 @@ from udfs.udf import Apply, Files, Udf, Worker
 class Images(Udf):
     """Rows of `images` from samples, their labels and captions; the generator says which columns it needs.
 
-    A file is named by its image id, which covers everything that shaped it, and carries that id inside.
-    So an intact file that a crash left without a row is adopted, and any other file is painted over.
+    A file is named by its image id, which covers everything that shaped it, and carries that id and the facts
+    of its row inside. So an intact file that a crash left without a row is adopted, and any other file is
+    painted over. Where pixels depend on the batch, by rounding, batches are cut without regard to what can be
+    adopted: what is left to paint is painted in the company that it would have had.
 
     Attributes:
         generator: what paints.
@@ -59,7 +61,7 @@ class Images(Udf):
     def setup(self, worker: Worker) -> Apply:
         paint = self.generator.load(worker)
         most = self.generator.batch_rows
-        painted: dict[int, _Made] = {}
+        painted: dict[int, float] = {}
 
         def apply(rows: pa.Table) -> pa.Table:
             nonlocal most
@@ -70,9 +72,14 @@ class Images(Udf):
             with ThreadPoolExecutor(1) as pool:
                 kept: Future[None] | None = None
                 for height, width in np.unique(sizes, axis=0):
-                    todo = np.flatnonzero((sizes == (height, width)).all(1) & ~images.adopted)
+                    todo = np.flatnonzero((sizes == (height, width)).all(1))
+                    if self.generator.exact:
+                        todo = todo[~images.adopted[todo]]
                     while len(todo):
                         at = todo[:most]
+                        if images.adopted[at].all():
+                            todo = todo[len(at) :]
+                            continue
                         began = time.perf_counter()
                         made = _painted_or_not(paint, rows.take(pa.array(at)), self.generator.name)
                         if made is None:
@@ -107,20 +114,17 @@ def _painted_or_not(paint: Paint, rows: pa.Table, generator: str) -> Painted | N
         return None
 
 
-_Made: TypeAlias = tuple[float | None, dict[str, object]]
-"""Seconds that an image took, and the facts of its call."""
-
 _FACTS = subset(IMAGES, ("batch_size", "batch_index", "device", "dtype", "prompt_tokens", "prompt_truncated"))
 
 
 class _Batch:
     """File names and facts of one batch of images.
 
-    painted: seconds and facts by image id, of images painted here in a batch that another row made fail.
-    They come again in a smaller batch, where their files are found but were not left by a crash.
+    painted: seconds by image id, of images painted here in a batch that another row made fail. They come
+    again in a smaller batch, where their files are found but were not left by a crash.
     """
 
-    def __init__(self, udf: Images, worker: Worker, rows: pa.Table, painted: dict[int, "_Made"]) -> None:
+    def __init__(self, udf: Images, worker: Worker, rows: pa.Table, painted: dict[int, float]) -> None:
         n = rows.num_rows
         self.painted = painted
         self.udf, self.files, self.rows, self.fingerprint = udf, worker.files, rows, worker.fingerprint
@@ -142,30 +146,39 @@ class _Batch:
             pixels, comment = decode(data, self.paths[i])
         except RowError:
             return False
-        if comment != _comment(int(self.ids[i])) or pixels.shape[:2] != tuple(self.sizes[i]):
+        facts = _facts_in(comment, int(self.ids[i]))
+        if facts is None or pixels.shape[:2] != tuple(self.sizes[i]):
             return False
         self._note(i, data)
-        self.seconds[i], self.facts[i] = self.painted.get(int(self.ids[i]), (None, {}))
+        self.facts[i] = facts
+        self.seconds[i] = self.painted.get(int(self.ids[i]))
         return True
 
     def keep(self, at: np.ndarray, made: Painted, seconds: float) -> None:
-        """Encodes and writes the pictures of the rows `at`, which were one call of the generator."""
+        """Encodes and writes the pictures of the rows `at`, which were one call of the generator.
+
+        One that is there already was painted again as company of the others only.
+        """
+        exact = self.udf.generator.exact
         for place, (i, picture) in enumerate(zip(at.tolist(), made.pixels, strict=True)):
             if picture.shape != (*self.sizes[i], 3) or picture.dtype != np.uint8:
                 raise RowError(f"{self.udf.generator.name} painted {picture.shape} {picture.dtype}")
-            data = encode(picture, self.udf.format, self.udf.quality, _comment(int(self.ids[i])))
-            self.files.write(self.paths[i], data)
-            self._note(i, data)
-            self.seconds[i] = seconds
-            self.facts[i] = {
-                "batch_size": len(at),
-                "batch_index": place,
+            if self.adopted[i]:
+                continue
+            facts = {
+                "batch_size": None if exact else len(at),
+                "batch_index": None if exact else place,
                 "device": made.device,
                 "dtype": made.dtype,
                 "prompt_tokens": None if made.prompt_tokens is None else made.prompt_tokens[place],
                 "prompt_truncated": None if made.prompt_truncated is None else made.prompt_truncated[place],
             }
-            self.painted[int(self.ids[i])] = (seconds, self.facts[i])
+            self.facts[i] = {name: fact for name, fact in facts.items() if fact is not None}
+            comment = _comment(int(self.ids[i]), self.facts[i])
+            data = encode(picture, self.udf.format, self.udf.quality, comment)
+            self.files.write(self.paths[i], data)
+            self._note(i, data)
+            self.seconds[i] = self.painted[int(self.ids[i])] = seconds
 
     def _note(self, i: int, data: bytes) -> None:
         self.sha256[i] = hashlib.sha256(data).hexdigest()
@@ -199,8 +212,24 @@ def image_path(image_id: int, fingerprint: str, form: Format) -> str:
     return f"files/images/{fingerprint}/{name[:2]}/{name}.{SUFFIX[form]}"
 
 
-def _comment(image_id: int) -> str:
-    return f"posedreamer {hex_id(image_id)}"
+def _comment(image_id: int, facts: Mapping[str, object]) -> str:
+    """What a file says of itself: its image's id, and what a row that a crash left unwritten would say."""
+    said = f" {json.dumps(facts, sort_keys=True)}" if facts else ""
+    return f"posedreamer {hex_id(image_id)}{said}"
+
+
+def _facts_in(comment: str, image_id: int) -> dict[str, object] | None:
+    """The facts in a file's comment; None when it is not this image's, or not as it was written."""
+    bare = _comment(image_id, {})
+    if not comment.startswith(bare):
+        return None
+    try:
+        facts = json.loads(comment[len(bare) :] or "{}")
+        for name, fact in facts.items():
+            pa.array([fact], _FACTS.field(name).type)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return facts
 
 
 def _read_if_there(files: Files, path: str) -> bytes | None:

@@ -115,7 +115,6 @@ class PipelineFolder:
         import torch
 
         kind = pipeline_class(class_name or self.class_name, self.path)
-        quiet()
         try:
             # `_class_name` and all libraries were checked, so nothing but diffusers' own code runs.
             pipe = kind.from_pretrained(
@@ -136,6 +135,7 @@ def pipeline_class(name: str, path: Path | str) -> type["DiffusionPipeline"]:
     """A text-to-image pipeline of diffusers with a control input, by its name. Raises ModelError."""
     import diffusers
 
+    quiet()
     kind = getattr(diffusers, name, None)
     if not isinstance(kind, type) or not issubclass(kind, diffusers.DiffusionPipeline):
         raise ModelError(f"{path}: diffusers {diffusers.__version__} has no pipeline {name}")
@@ -197,7 +197,7 @@ def files_read(folder: Path) -> list[Path]:
 
 
 def quiet() -> None:
-    """Loading bars and hints meant for notebooks would fill a worker's log."""
+    """Bars and hints that are meant for notebooks would fill a worker's log and the user's terminal."""
     import diffusers
     import transformers
 

@@ -351,6 +351,20 @@ def test_rows_of_images_hold_their_batch_and_prompt(folders, files):
                 assert (np.asarray(image) == pixels).all(), "the recorded layout makes the same pixels again"
 
 
+def test_after_a_crash_the_rows_are_those_of_an_undisturbed_run(folders, files):
+    rows = sample_rows(files, 11)
+    apply = Images(generator=_generator(folders["flux_control"], batch_rows=4), format="png").setup(
+        Worker("cpu", files, "f")
+    )
+    undisturbed = apply(rows)
+    for i in (2, 3, 9):
+        del files.data[undisturbed["image_path"][i].as_py()]
+    again = apply(rows)
+    circumstances = ["seconds", "status"]
+    assert again.drop_columns(circumstances).equals(undisturbed.drop_columns(circumstances))
+    assert again["status"].to_pylist().count("generated") == 3
+
+
 def test_a_batch_that_does_not_fit_is_halved_for_good(folders, files, monkeypatch):
     udf = Images(generator=_generator(folders["flux_control"], batch_rows=8), format="png")
     rows = sample_rows(files, 20)

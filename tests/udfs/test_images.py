@@ -60,6 +60,23 @@ class Tinted(Generator):
         return paint
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rounding(Tinted):
+    """Its pictures depend on their batch in the last bit of the first pixel."""
+
+    exact: ClassVar[bool] = False
+
+    def load(self, worker: Worker) -> Paint:
+        paint = super().load(worker)
+
+        def rounded(rows: pa.Table) -> Painted:
+            made = paint(rows)
+            made.pixels[:, 0, 0, 0] = np.arange(rows.num_rows) + 10 * rows.num_rows
+            return made
+
+        return rounded
+
+
 PAINTED: list[int] = []
 CALLS: list[int] = []
 
@@ -160,17 +177,52 @@ def test_hostile_and_damaged_pictures_are_refused():
             decode(bad, "some/where.png")
 
 
-def test_rows_say_how_each_image_was_painted(tmp_path):
-    _, out = _run(tmp_path, _rows(8))
+def _plain(table: pa.Table) -> list[dict]:
+    return table.drop_columns(["seconds", "status"]).to_pylist()
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png"])
+def test_rows_say_how_each_image_was_painted(tmp_path, form):
+    apply = Images(generator=Rounding(), format=form).setup(Worker("cpu", Store.at(tmp_path), "f"))
+    out = apply(_rows(8))
     rows = out.to_pylist()
     # Rows of 48 and of 32 pixels take turns; a call paints three of one size.
     by_size = [(r["batch_size"], r["batch_index"]) for r in rows[1::2]]
     assert by_size == [(3, 0), (3, 1), (3, 2), (1, 0)]
     assert {(r["device"], r["dtype"], r["prompt_tokens"]) for r in rows} == {("an abacus", "beads", 3)}
     assert [r["prompt_truncated"] for r in rows] == [False, True, *[False] * 6]
-    _, again = _run(tmp_path, _rows(8))
-    for name in ("batch_size", "batch_index", "device", "dtype", "prompt_tokens", "prompt_truncated"):
-        assert again[name].null_count == 8, "what a crash left tells nothing of how it was made"
+    again = apply(_rows(8))
+    assert set(again["status"].to_pylist()) == {"adopted"}
+    assert _plain(again) == _plain(out), "an image that a crash left without a row tells it all by itself"
+
+
+def test_where_a_batch_does_not_matter_none_is_told(tmp_path):
+    _, out = _run(tmp_path, _rows(4))
+    assert out["batch_size"].null_count == out["batch_index"].null_count == 4
+    assert set(out["device"].to_pylist()) == {"an abacus"}
+
+
+def test_what_a_crash_left_to_paint_is_painted_in_the_company_it_would_have_had(tmp_path):
+    store = Store.at(tmp_path)
+    apply = Images(generator=Rounding(), format="png").setup(Worker("cpu", store, "f"))
+    first = apply(_rows(14))
+    for i in (1, 6):
+        store.fs.rm(store.full(first["image_path"][i].as_py()))
+    again = apply(_rows(14))
+    assert _plain(again) == _plain(first)
+    made = [i for i, status in enumerate(again["status"].to_pylist()) if status == "generated"]
+    assert made == [1, 6]
+
+
+@pytest.mark.parametrize("facts", [" {", " []", ' {"batch_size": "many"}', ' {"colour": 1}', " 7"])
+def test_a_file_with_other_facts_than_were_written_is_not_adopted(tmp_path, facts):
+    store, out = _run(tmp_path, _rows(1), format="png")
+    path = out["image_path"][0].as_py()
+    pixels, comment = decode(store.read(path), path)
+    store.write(path, encode(pixels, "png", comment=comment.partition(" {")[0] + facts))
+    _, again = _run(tmp_path, _rows(1), format="png")
+    assert again["status"].to_pylist() == ["generated"]
+    assert _plain(again) == _plain(out)
 
 
 class OutOfMemoryError(RuntimeError):
@@ -187,7 +239,7 @@ class OutOfMemoryError(RuntimeError):
     ],
 )
 def test_out_of_memory_halves_the_batch_for_good_and_loses_no_row(tmp_path, error):
-    generator = Tinted(most=1, exhausted=error)
+    generator = Rounding(most=1, exhausted=error)
     apply = Images(generator=generator).setup(Worker("cpu", Store.at(tmp_path), "f"))
     out = apply(_rows(6))
     assert sorted(PAINTED) == list(range(100, 106))
@@ -253,5 +305,5 @@ def test_a_file_that_cannot_be_written_fails_its_own_row(tmp_path):
         apply(_rows(8).slice(0, 1))
     rest = apply(_rows(8).slice(1))
     assert set(rest["status"].to_pylist()) == {"generated"}
-    assert rest["batch_size"].null_count == 0
+    assert rest["seconds"].null_count == 0
     assert {r for r in PAINTED if PAINTED.count(r) == 1} >= {101, 103, 105, 107}
