@@ -25,6 +25,9 @@ DENOISERS = ("transformer", "unet")
 _GROWS = "x_embedder"
 """The input layer, which a control LoRA may widen by the channels of the control image."""
 
+_OWN = re.compile(r"\.lora_[AB]\.")
+"""In names of diffusers' own format."""
+
 _DOWN = re.compile(r"[._](lora_A|lora_down|lora\.down|lora_linear_layer\.down)(\.\w+)?\.weight$")
 
 
@@ -58,7 +61,8 @@ class LoraFile:
         path = _file_in(found, settings.weight_name)
         if path.suffix in PICKLES:
             raise ModelError(f"{path}: is a pickle, which can run code when it is loaded; use {WEIGHTS}")
-        tensor_shapes(path)
+        if any("dora_scale" in name for name in tensor_shapes(path)):
+            raise ModelError(f"{path}: is a DoRA, whose scales diffusers would leave out; use a LoRA")
         return cls(settings.name or f"adapter_{index}", path, settings.weight)
 
     def digest(self) -> str:
@@ -131,13 +135,12 @@ def _load(pipe: Pipe, file: LoraFile) -> None:
         )
     for part in DENOISERS:
         if part in parts:
-            lora = {k.removeprefix(f"{part}."): tuple(v.shape) for k, v in converted.items() if k in mine}
+            own = [key for key in mine if key.startswith(f"{part}.") and _OWN.search(key)]
+            lora = {key.removeprefix(f"{part}."): tuple(converted[key].shape) for key in own}
             weights = {
                 k.replace(".base_layer.", "."): tuple(v.shape) for k, v in parts[part].state_dict().items()
             }
-            file._refuse(
-                _misfits({k: v for k, v in lora.items() if ".lora_A." in k or ".lora_B." in k}, weights), part
-            )
+            file._refuse(_misfits(lora, weights), part)
     try:
         pipe.load_lora_weights(str(file.path.parent), adapter_name=file.name, **where)
     except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:

@@ -93,15 +93,11 @@ class Prompts:
     @property
     def _names(self) -> tuple[str, ...] | None:
         """Call arguments that `encode_prompt` answers with, in its order; None where that is not known."""
-        call = inspect.signature(self.pipe.__call__).parameters
-        if not hasattr(self.pipe, "encode_prompt") or "prompt_attention_mask" in call:
-            return None
-        encode = inspect.signature(self.pipe.encode_prompt).parameters
-        if "do_classifier_free_guidance" in encode:
+        kind = type(self.pipe).__name__
+        if kind.startswith("StableDiffusion"):
+            call = inspect.signature(self.pipe.__call__).parameters
             return tuple(name for name in _CLASSIC if name in call)
-        return (
-            ("prompt_embeds", "pooled_prompt_embeds") if type(self.pipe).__name__.startswith("Flux") else None
-        )
+        return ("prompt_embeds", "pooled_prompt_embeds") if kind.startswith("Flux") else None
 
     def _encode(self, prompt: str) -> dict[str, Tensor]:
         found = self._embeddings(prompt, self.negative)

@@ -235,3 +235,26 @@ def test_the_format_of_other_trainers_is_read_whole(made, tmp_path):
     save_file(tensors | more, folder / USUAL_NAME)
     with pytest.raises(ModelError, match=r"kohya.*: \S*to\.z\.lora\.down\.weight"):
         _painter(made / "sd_controlnet", (folder, 1.0))
+
+
+def test_a_lora_for_denoiser_and_text_encoder_acts_on_both(made, tmp_path):
+    own = made / "sd_controlnet-a"
+    tensors = load_file(own / USUAL_NAME)
+    names = [
+        n for n, _ in tiny_pipelines.sd_controlnet().text_encoder.named_modules() if n.endswith("q_proj")
+    ]
+    generator = torch.Generator().manual_seed(3)
+    for name in names:
+        tensors[f"text_encoder.{name}.lora_A.weight"] = torch.randn(4, 16, generator=generator)
+        tensors[f"text_encoder.{name}.lora_B.weight"] = torch.randn(16, 4, generator=generator)
+    save_file(tensors, tmp_path / "both.safetensors")
+    without = {k: v for k, v in tensors.items() if k.startswith("unet.")}
+    save_file(without, tmp_path / "unet.safetensors")
+    both = _image(made / "sd_controlnet", (tmp_path / "both.safetensors", 1.0))
+    assert np.abs(both - _image(made / "sd_controlnet", (tmp_path / "unet.safetensors", 1.0))).max() > 1
+
+
+def test_scales_that_diffusers_would_leave_out_are_refused(made, tmp_path):
+    folder = _spoiled(made, tmp_path, lambda t: t | {"transformer.x.dora_scale": torch.ones(2)})
+    with pytest.raises(ModelError, match="is a DoRA"):
+        _settings(made / "flux_control", (folder, 1.0)).models()
