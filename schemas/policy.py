@@ -29,7 +29,8 @@ def metric_columns() -> dict[str, tuple[str, pa.Field]]:
         for name, spec in TABLES.items()
         if name.startswith("metrics_")
         for field in spec.schema
-        if field.name not in {*spec.key, "fingerprint"} and not pa.types.is_nested(field.type)
+        if field.name not in {*spec.key, "fingerprint"}
+        and not pa.types.is_nested(field.type)
         and not pa.types.is_boolean(field.type)
     }
 

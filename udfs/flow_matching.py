@@ -155,7 +155,7 @@ class Flow:
         guidance = None
         if model.config.guidance_embeds:
             guidance = torch.full((len(latents),), self.guidance_scale, device=device)
-        return (transformer or model)(
+        return (model if transformer is None else transformer)(
             hidden_states=torch.cat([latents, control], dim=2).to(dtype),
             timestep=levels.to(dtype),
             guidance=guidance,

@@ -84,8 +84,12 @@ def make_pairs(
             file.write_text(json.dumps(people.captions))  # last: marks it done
         captions += json.loads(file.read_text())
         progress(stop)
-    framed = np.random.default_rng(seed).random(count) < _FRAMED
-    frame = Plan().prompt
-    texts = [str(c["text"]) for c in captions]
-    prompts = [frame.replace("{caption}", t) if f else t for t, f in zip(texts, framed, strict=True)]
+    prompts = framed([str(c["text"]) for c in captions], seed)
     return Pairs(pictures, controls, prompts, captions, keypoints, boxes)
+
+
+def framed(captions: Sequence[str], seed: int | Sequence[int]) -> list[str]:
+    """Prompts of captions: most in the plan's default sentence, the others as they are."""
+    inside = np.random.default_rng(seed).random(len(captions)) < _FRAMED
+    frame = Plan().prompt
+    return [frame.replace("{caption}", c) if f else c for c, f in zip(captions, inside, strict=True)]
