@@ -8,11 +8,12 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from udfs import checkpoint, nano_training
+from udfs import checkpoint
 from udfs.body import Body
 from udfs.keypoint_training import training_poses
+from udfs.nano_recipes import RECIPES
 from udfs.nano_renders import make_pairs
-from udfs.nano_training import RECIPES, sample, train
+from udfs.nano_training import sample, train
 from udfs.shaded import Model
 
 RECIPE = dataclasses.replace(RECIPES["tiny"], renders=12)
@@ -66,12 +67,12 @@ def test_a_killed_training_resumes_exactly(trained, tmp_path, monkeypatch):
         if step == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(nano_training.checkpoint, "save", dies)
-    for _ in range(2):  # once in the autoencoder, once in the transformer
+    monkeypatch.setattr(checkpoint, "save", dies)
+    for _ in range(3):  # in the autoencoder, in the text encoders, in the transformer
         with pytest.raises(KeyboardInterrupt):
             train(RECIPE, tmp_path / "out", tmp_path / "work", "cpu", every=2)
     train(RECIPE, tmp_path / "out", tmp_path / "work", "cpu", every=2)
-    assert [step for _, step in calls] == [2, 4, 2, 4]
+    assert [step for _, step in calls] == [2, 4, 2, 4, 2, 4]
     assert weights(tmp_path / "out") == weights(trained[0])
 
 

@@ -1,0 +1,84 @@
+"""Trains the nano model's autoencoder, on pictures and control images."""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from udfs import checkpoint
+from udfs.nano_recipes import Recipe, phase_at, steps_of
+from udfs.nano_renders import Pairs
+from udfs.nano_steps import LOG_EVERY, half, parts, pixels, set_rate, shrunk, tell
+from udfs.pipelines import Pipe
+from udfs.training_log import TrainingLog
+
+_CONTROL_SHARE = 0.25
+"""Share of control images among what the autoencoder learns to keep."""
+_LATENT_NOISE = 0.05
+"""Of the latents' spread: the decoder learns to bear what the transformer does not hit exactly."""
+
+
+def train_vae(pipe: Pipe, pairs: Pairs, recipe: Recipe, work: Path, every: int) -> None:
+    """Trains the autoencoder in place, on pictures and control images, and sets its scale and shift."""
+    vae = pipe.vae.train().requires_grad_(True).to(memory_format=torch.channels_last)
+    # The half of the encoder's head that says how uncertain it is stays as it was built: not at all.
+    channels = vae.config.latent_channels
+    parameters = dict(vae.named_parameters())
+    optimizer = torch.optim.AdamW(parameters.values(), lr=recipe.vae_rate, weight_decay=1e-4)
+    file = work / "vae.safetensors"
+    identity = {name: recipe.facts[name] for name in ("model", "renders", "vae", "vae_rate", "seed")}
+    steps = steps_of(recipe.vae)
+    step, _ = checkpoint.resume(file, identity, parameters, optimizer)
+    journal = TrainingLog(work / "vae", step)
+    sums, began = [0.0, 0.0], time.perf_counter()
+    while step < steps:
+        rng = np.random.default_rng([recipe.seed, 1, step])
+        phase = phase_at(recipe.vae, step)
+        rows = rng.choice(len(pairs), phase.batch, replace=False)
+        share = round(phase.batch * _CONTROL_SHARE)
+        chosen = np.concatenate([pairs.controls[rows[:share]], pairs.pictures[rows[share:]]])
+        pictures = pixels(shrunk(chosen, phase.size), vae.device)
+        generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
+        set_rate(optimizer, recipe.vae_rate, step, steps, 100)
+        with half(vae.device):
+            latents = vae.encode(pictures).latent_dist.mode()
+        latents = latents.float()
+        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+        with half(vae.device):
+            seen = vae.decode(latents + _LATENT_NOISE * latents.detach().std() * noise).sample
+        seen = seen.float()
+        loss = (seen - pictures).abs().mean() + 0.5 * _edges(seen - pictures) + 1e-4 * latents.square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            vae.encoder.conv_out.weight[channels:] = 0
+            vae.encoder.conv_out.bias[channels:] = -30
+            error = (seen[share:].clamp(-1, 1) - pictures[share:]).square().mean()
+        step += 1
+        sums = [sums[0] + float(loss.detach()), sums[1] + float(error)]
+        last = step == steps
+        if step % LOG_EVERY == 0 or last:
+            n = (step - 1) % LOG_EVERY + 1
+            figures = {"loss": sums[0] / n, "psnr": -10 * math.log10(sums[1] / n / 4)}
+            tell(
+                journal, "autoencoder", step, {**figures, "seconds_a_step": (time.perf_counter() - began) / n}
+            )
+            sums, began = [0.0, 0.0], time.perf_counter()
+        if step % every == 0 or last:
+            checkpoint.save(file, step, identity, parameters, optimizer)
+    vae.eval().requires_grad_(False)
+    with torch.no_grad():
+        sample = pairs.pictures[: min(len(pairs), 256)]
+        latents = torch.cat([vae.encode(pixels(p, vae.device)).latent_dist.mode() for p in parts(sample, 32)])
+    vae.register_to_config(scaling_factor=float(1 / latents.std()), shift_factor=float(latents.mean()))
+
+
+def _edges(difference: Tensor) -> Tensor:
+    """Mean absolute difference of the differences between neighbours: what blur gets wrong."""
+    across = (difference[..., 1:] - difference[..., :-1]).abs().mean()
+    return across + (difference[..., 1:, :] - difference[..., :-1, :]).abs().mean()
