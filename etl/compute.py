@@ -2,8 +2,10 @@
 
 import errno
 import functools
+import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
 from datetime import UTC, datetime
 
@@ -31,6 +33,11 @@ OUTCOME = pd.DataFrame(
 )
 """One row a written file; the first row also counts the partition's rows and the UDF's seconds."""
 
+_LOADING = threading.Lock()
+_ACCELERATOR = threading.Lock()
+"""Held while a model that wants the GPU is loaded or runs: the workers of a scheduler that is already there
+may have several threads, and a diffusion pipeline keeps its place among the steps in itself."""
+
 
 def compute(
     frame: pd.DataFrame, *, stage: str, table: str, udf: Udf, fingerprint: str, store: Store
@@ -38,17 +45,20 @@ def compute(
     """Computes one partition and writes what came out; nothing is visible before the driver's commit."""
     attempts = frame["_attempt"].to_numpy(np.int32)
     rows = pa.Table.from_pandas(frame.drop(columns="_attempt"), preserve_index=False)
-    apply = _ready(udf, _device(udf.accelerated), store, fingerprint)
+    lock = _ACCELERATOR if udf.accelerated else _LOADING
+    with lock:  # the cache alone would let two threads load at once
+        apply = _ready(udf, _device(udf.accelerated), store, fingerprint)
     checked = functools.partial(_checked, apply, udf, table, fingerprint)
     results: list[dict[str, pa.Table]] = []
     failures: list[tuple[int, Exception]] = []
     seconds = 0.0
     for start in range(0, rows.num_rows, udf.batch_rows):
         batch = rows.slice(start, udf.batch_rows)
-        began = time.perf_counter()
         failed_before = len(failures)
-        results += _apply(checked, udf.name, batch, start, failures)
-        seconds += time.perf_counter() - began
+        with lock if udf.accelerated else nullcontext():
+            began = time.perf_counter()
+            results += _apply(checked, udf.name, batch, start, failures)
+            seconds += time.perf_counter() - began
         _stop_if_all_fail(stage, batch.num_rows, failures[failed_before:])
     written = [write_parquet(store, name, part) for name, part in _gather(results).items() if part.num_rows]
     if failures:
