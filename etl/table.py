@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from etl.parquet import DataFile, open_parquet, read_keys, with_lengths, write_parquet
@@ -308,13 +308,35 @@ class LakeTable:
         )
 
     def _open_or_create(self) -> DeltaTable:
-        return DeltaTable.create(
-            self.uri,
-            Schema.from_arrow(self.spec.schema),
-            mode="ignore",
-            configuration=_CONFIGURATION,
-            storage_options=self.store.delta_options,
-        )
+        """The newest version, with all columns. Raises LakeError when it lacks one that cannot be NULL."""
+        wanted = Schema.from_arrow(self.spec.schema)
+        for _ in range(_ATTEMPTS):
+            delta = DeltaTable.create(
+                self.uri,
+                wanted,
+                mode="ignore",
+                configuration=_CONFIGURATION,
+                storage_options=self.store.delta_options,
+            )
+            there = {f.name for f in delta.schema().fields}
+            lacking = [f for f in wanted.fields if f.name not in there]
+            if not lacking:
+                return delta
+            required = [f.name for f in lacking if not f.nullable]
+            if required:
+                raise LakeError(
+                    f"table {self.name} was made without the columns {', '.join(required)}, which cannot be "
+                    "NULL; go on in a new lake, or with the posedreamer that made this one"
+                )
+            # Delta takes files with more columns than the table has, and then shows them to nobody.
+            try:
+                delta.alter.add_columns(lacking)
+            except DeltaError:
+                # Another writer may have been first; what else is wrong is wrong every time.
+                now = {f.name for f in self.delta().schema().fields}
+                if any(f.name not in now for f in lacking):
+                    raise
+        raise self._busy()
 
     def _refresh_keys(self, delta: DeltaTable) -> None:
         files = _files(delta, self.name)

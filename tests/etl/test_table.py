@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from etl.lake import Lake
 from etl.parquet import open_parquet
@@ -419,3 +419,33 @@ def test_keys_are_ids_or_hashes_that_depend_on_all_columns():
     two = pa.table({"a": pa.array([1, 1, 2, None], pa.int64()), "b": ["x", "y", "x", "x"]})
     assert len(set(row_keys(two).tolist())) == 4
     np.testing.assert_array_equal(row_keys(two.slice(2)), row_keys(two)[2:])
+
+
+def _made_before(lake: Lake, name: str, absent: list[str]) -> None:
+    """The table as a version that did not know some columns left it."""
+    rows = random_rows(name, 5, 1).drop_columns(absent)
+    write_deltalake(lake.table(name).uri, rows)
+
+
+def test_a_table_made_before_its_newest_columns_gets_them(lake):
+    """Delta takes files with more columns than the table has, and hides them from every other reader."""
+    absent = ["batch_size", "batch_index", "device", "dtype", "prompt_tokens", "prompt_truncated"]
+    _made_before(lake, "images", absent)
+    table = lake.table("images")
+    assert table.append(random_rows("images", 7, 2)).rows == 7
+    there = pl.read_delta(table.uri)
+    assert there.columns == table.spec.schema.names
+    assert there["prompt_tokens"].null_count() < 12
+    assert DeltaTable(table.uri).to_pandas()["device"].isna().sum() >= 5
+    assert table.read().num_rows == 12
+    version = table.version()
+    table.append(random_rows("images", 7, 3))
+    assert table.version() == version + 1, "the columns are added once"
+
+
+def test_a_table_without_a_column_that_cannot_be_null_is_refused(lake):
+    _made_before(lake, "images", ["seed"])
+    table = lake.table("images")
+    with pytest.raises(LakeError, match="without the columns seed, .* new lake"):
+        table.append(random_rows("images", 7, 2))
+    assert table.version() == 0
