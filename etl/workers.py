@@ -121,4 +121,11 @@ def gpu_names() -> list[str]:
     found = [line for line in listed.splitlines() if line.startswith("GPU ")]
     if not found:
         return []
-    return [name.strip() for name in allowed.split(",")] if allowed else [str(i) for i in range(len(found))]
+    if allowed is None:
+        return [str(i) for i in range(len(found))]
+    names = []
+    for name in map(str.strip, allowed.split(",")):
+        if not name or name.startswith("-") or (name.isdigit() and int(name) >= len(found)):
+            break  # as CUDA does, which reads no further than the first that is none
+        names.append(name)
+    return names

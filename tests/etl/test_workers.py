@@ -91,7 +91,12 @@ def test_gpus_are_those_that_the_process_may_use(tmp_path, monkeypatch):
     two = "GPU 0: A (UUID: x)\\nGPU 1: B (UUID: y)\\n"
     assert _smi(tmp_path, two, monkeypatch, None) == ["0", "1"]
     assert _smi(tmp_path, two, monkeypatch, "1") == ["1"]
-    assert _smi(tmp_path, two, monkeypatch, "") == []
+    assert _smi(tmp_path, two, monkeypatch, "1, 0") == ["1", "0"]
+    assert _smi(tmp_path, two, monkeypatch, "GPU-x") == ["GPU-x"]
+    for none in ("", " ", "-1", "7", ",0"):
+        assert _smi(tmp_path, two, monkeypatch, none) == [], none
+    for first in ("0,", "0,-1,1", "0,2"):
+        assert _smi(tmp_path, two, monkeypatch, first) == ["0"], first
     assert _smi(tmp_path, "No devices found\\n", monkeypatch, None) == []
 
 
