@@ -227,7 +227,12 @@ def _facts_in(comment: str, image_id: int) -> dict[str, object] | None:
         facts = json.loads(comment[len(bare) :] or "{}")
         for name, fact in facts.items():
             pa.array([fact], _FACTS.field(name).type)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            low = (_FACTS.field(name).metadata or {}).get(b"low")
+            if fact is None or (low is not None and fact < float(low)):
+                return None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+        return None
+    if facts.get("batch_index", -1) >= facts.get("batch_size", 0):
         return None
     return facts
 

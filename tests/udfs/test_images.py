@@ -214,7 +214,21 @@ def test_what_a_crash_left_to_paint_is_painted_in_the_company_it_would_have_had(
     assert made == [1, 6]
 
 
-@pytest.mark.parametrize("facts", [" {", " []", ' {"batch_size": "many"}', ' {"colour": 1}', " 7"])
+@pytest.mark.parametrize(
+    "facts",
+    [
+        " {",
+        " []",
+        " 7",
+        ' {"colour": 1}',
+        ' {"batch_size": "many"}',
+        ' {"batch_size": 0}',
+        ' {"batch_size": null}',
+        ' {"batch_size": 3, "batch_index": 3}',
+        ' {"batch_index": 0}',
+        f' {{"prompt_tokens": {10**30}}}',
+    ],
+)
 def test_a_file_with_other_facts_than_were_written_is_not_adopted(tmp_path, facts):
     store, out = _run(tmp_path, _rows(1), format="png")
     path = out["image_path"][0].as_py()
