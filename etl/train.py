@@ -30,7 +30,7 @@ class Report:
         path: the LoRA's file or the pipeline's folder; None while the training is not finished.
         step: optimiser steps in all.
         learnt, held_out: rows.
-        values: what was logged last.
+        values: what was logged last, of whichever call.
     """
 
     path: Path | None
@@ -53,6 +53,8 @@ def train_control(
 ) -> Report:
     """Trains a control LoRA, or the whole transformer, on images with their control images and prompts.
 
+    Of a training that is finished, the same call leaves the result as it is.
+
     Args:
         pipeline: whose generator is trained.
         out: folder of the result, the log and the checkpoint, from which the same call goes on.
@@ -62,7 +64,7 @@ def train_control(
         stop: is asked after every step; at a yes it writes a checkpoint and returns.
 
     Raises:
-        ConfigError, InputError, ModelError: settings, rows or the model do not serve.
+        ConfigError, InputError, ModelError: settings, rows, the model or the checkpoint do not serve.
         StageError: the loss became no number.
     """
     base = _base(pipeline)
@@ -122,9 +124,17 @@ def _train(
     models = dict(base.models())
     accelerator = open_accelerator(settings, cpu=cpu)
     flow = load_trainable(base.settings, accelerator.device.type)
-    _make(out)
+    make_folder(out)
     about = {"dtype": str(flow.pipeline.vae.dtype), "length": flow.max_sequence_length}
     facts = json.dumps([models, about, found.contents], sort_keys=True)
+    # All of the base that shapes what is learnt: on other guidance, text or strengths it is another model.
+    base_facts = {
+        "digests": models,
+        "weights": [adapter.weight for adapter in base.settings.adapters],
+        "dtype": about["dtype"],
+        "guidance_scale": flow.guidance_scale,
+        "max_sequence_length": flow.max_sequence_length,
+    }
 
     def encoding(what: str, done: int, total: int) -> None:
         watch(f"encode {what}", done, total, {})
@@ -151,14 +161,14 @@ def _train(
         settings,
         out,
         accelerator,
-        data={"base": models, "weights": [a.weight for a in base.settings.adapters], "rows": found.contents},
+        data={"base": base_facts, "rows": found.contents},
         watch=lambda now: watch("train", now.step, now.steps, now.values),
         stop=stop,
     )
     path = _place(part, out) if done.finished else None
     if path is not None and accelerator.is_main_process:
         lineage = {
-            "base": {"model": _name(base.settings), "digests": models},
+            "base": {"model": _name(base.settings), **base_facts},
             "data": {**found.source, "contents": found.contents},
             "learnt": len(learnt),
             "held_out": len(held_out),
@@ -169,7 +179,9 @@ def _train(
             if cpu or not torch.cuda.is_available()
             else torch.cuda.get_device_name(),
         }
-        _save(flow, part, path, lineage, found.lake.url, done.values)
+        # Written again, it would say today's software and table version: another file, and its images stale.
+        if done.ran or not _is_made(path, lineage, settings):
+            _save(flow, part, path, lineage, found.lake.url, done.values)
     accelerator.wait_for_everyone()
     return Report(path, done.step, len(learnt), len(held_out), done.values)
 
@@ -201,6 +213,22 @@ def _place(part: Any, out: Path) -> Path:
     return out / (LORA_FILE if isinstance(part, Lora) else PIPELINE)
 
 
+def _is_made(path: Path, lineage: Mapping[str, Any], settings: TrainingSettings) -> bool:
+    """Whether the result of these steps on this base and these rows is there already."""
+    try:
+        there = json.loads(path.with_name(LINEAGE).read_text("utf-8"))
+        asked = {**settings.identity, "steps": settings.steps}
+        return (
+            path.exists()
+            and there["file"] == path.name
+            and there["base"] == lineage["base"]
+            and there["data"]["contents"] == lineage["data"]["contents"]
+            and {name: there["settings"].get(name) for name in asked} == asked
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return False
+
+
 def _save(
     flow: Any, part: Any, path: Path, lineage: Mapping[str, Any], lake: str, values: Mapping[str, float]
 ) -> None:
@@ -217,7 +245,8 @@ def _save(
     scratch.replace(path.with_name(LINEAGE))
 
 
-def _make(out: Path) -> None:
+def make_folder(out: Path) -> None:
+    """Makes the folder of a result, where it is not there. Raises ConfigError where that cannot be."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

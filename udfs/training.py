@@ -54,17 +54,24 @@ class Trained:
         step: optimiser steps in all.
         finished: whether these are all that were asked for.
         values: what was logged last.
+        ran: how many of the steps this call took; 0 where all were done before.
     """
 
     step: int
     finished: bool
     values: Mapping[str, float]
+    ran: int
+
+
+def check_precision(settings: TrainingSettings, *, cpu: bool = False) -> None:
+    """Raises ConfigError for a precision that the device has not."""
+    if settings.mixed_precision == "fp16" and (cpu or not torch.cuda.is_available()):
+        raise ConfigError("mixed_precision: fp16 needs a GPU; take bf16 or no")
 
 
 def open_accelerator(settings: TrainingSettings, *, cpu: bool = False) -> Accelerator:
     """The device and the precision to train with. Raises ConfigError for a precision that it has not."""
-    if settings.mixed_precision == "fp16" and (cpu or not torch.cuda.is_available()):
-        raise ConfigError("mixed_precision: fp16 needs a GPU; take bf16 or no")
+    check_precision(settings, cpu=cpu)
     # accelerate keeps one state a process and refuses other settings than those of an earlier training.
     AcceleratorState._reset_state(reset_partial_state=False)
     return Accelerator(
@@ -107,7 +114,7 @@ def train(
 
     Raises:
         StageError: the loss or its gradient is no number; the last checkpoint is kept.
-        ConfigError: the checkpoint belongs to another training.
+        ConfigError: the checkpoint belongs to another training, or is beyond the steps that are asked for.
     """
     model, path = flow.transformer, folder / checkpoint.FILE
     if settings.gradient_checkpointing:
@@ -118,13 +125,19 @@ def train(
         parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
     identity = {"settings": settings.identity, "data": dict(data), "processes": accelerator.num_processes}
-    step, scaling = checkpoint.resume(path, identity, parameters, optimizer)
+    start, scaling = checkpoint.resume(path, identity, parameters, optimizer)
+    if start > settings.steps:
+        raise ConfigError(
+            f"{path} is at step {start}, beyond the {settings.steps} that are asked for; ask for as many "
+            "(--steps), give --out another folder, or remove the checkpoint to start over"
+        )
     wrapped, stepper = accelerator.prepare(model, optimizer)
     if accelerator.scaler is not None and scaling:
         accelerator.scaler.load_state_dict(scaling)
     run = _Run(flow, rows, split, settings, accelerator, objective_of(flow, rows.size, part, settings))
-    saved, means, values = step, _Means(), dict[str, float]()
-    with TrainingLog(folder, step, settings.tensorboard, accelerator.is_main_process) as log:
+    step, saved, means = start, start, _Means()
+    with TrainingLog(folder, start, settings.tensorboard, accelerator.is_main_process) as log:
+        values = dict(log.last)
         while step < settings.steps:
             for group in optimizer.param_groups:
                 group["lr"] = rate(settings, step)
@@ -160,7 +173,7 @@ def train(
     # Takes off what `prepare` put around the forward pass of the very model that the pipeline holds.
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     accelerator.free_memory()
-    return Trained(step, step >= settings.steps, values)
+    return Trained(step, step >= settings.steps, values, step - start)
 
 
 def rate(settings: TrainingSettings, step: int) -> float:

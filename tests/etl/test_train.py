@@ -161,6 +161,55 @@ def test_the_lineage_says_what_a_lora_was_made_from_and_the_same_training_gives_
     assert inside["learnt"] + inside["held_out"] == inside["data"]["rows"]
 
 
+def test_a_finished_training_called_again_leaves_its_files_as_they_are(home, tmp_path, monkeypatch):
+    """Another digest of the adapter, for other versions in its metadata, would make its images stale."""
+    out = tmp_path / "out"
+    train(home, "control", out, "--steps", 2)
+    names = ("pytorch_lora_weights.safetensors", "lineage.json")
+    before = {name: (out / name).read_bytes() for name in names}
+    assert json.loads(before["lineage.json"])["measured"]["loss"] > 0
+    from etl import train as training
+
+    monkeypatch.setattr(training, "software", lambda: {"torch": "another"})
+    said = train(home, "control", out, "--steps", 2)
+    assert "loss" in said
+    assert {name: (out / name).read_bytes() for name in names} == before
+    with pytest.raises(ConfigError, match="at step 2, beyond the 1 that are asked for"):
+        train(home, "control", out, "--steps", 1)
+    # Killed after its last checkpoint, a training has steps to take no more and its result still to write.
+    (out / "lineage.json").unlink()
+    train(home, "control", out, "--steps", 2)
+    lineage = json.loads((out / "lineage.json").read_text())
+    assert lineage["software"] == {"torch": "another"}
+    assert lineage["measured"] == pytest.approx(json.loads(before["lineage.json"])["measured"], rel=1e-5)
+
+
+def test_a_base_that_is_asked_otherwise_is_another_base(home, tmp_path):
+    train(home, "control", tmp_path / "first", "--steps", 1)
+    adapter = f"{{path: {tmp_path / 'first'}, name: first, weight: 0.5}}"
+    asked = {"guidance_scale": 3.5, "max_sequence_length": 16, "dtype": "float32"}
+
+    def again(name, weight=0.5, **changes):
+        lines = [f"{key}: {value}" for key, value in {**asked, **changes}.items()]
+        worn = adapter.replace("0.5", str(weight))
+        generator = f"{{name: diffusers, model: {home / 'tiny'}, {', '.join(lines)}, adapters: [{worn}]}}"
+        (home / f"{name}.yaml").write_text(PIPELINE.format(lake="lake", generator=generator))
+        train(home, "control", tmp_path / "out", "--steps", 1, base=name)
+
+    again("asked")
+    base = json.loads((tmp_path / "out" / "lineage.json").read_text())["base"]
+    told = {name: base[name] for name in ("guidance_scale", "max_sequence_length", "dtype", "weights")}
+    assert told == {**asked, "dtype": "torch.float32", "weights": [0.5]}
+    with pytest.raises(ConfigError, match=r"another training \(data.base.guidance_scale 3.5 -> 2.0\)"):
+        again("guided", guidance_scale=2.0)
+    with pytest.raises(ConfigError, match=r"another training \(data.base.max_sequence_length 16 -> 8\)"):
+        again("shorter", max_sequence_length=8)
+    with pytest.raises(ConfigError, match=r"data.base.dtype 'torch.float32' -> 'torch.bfloat16'"):
+        again("half", dtype="bfloat16")
+    with pytest.raises(ConfigError, match=r"another training \(data.base.weights \[0.5\] -> \[0.25\]\)"):
+        again("weaker", weight=0.25)
+
+
 def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(home, tmp_path, monkeypatch):
     train(home, "control", tmp_path / "whole", "--steps", 4)
     from udfs import training

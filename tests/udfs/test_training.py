@@ -155,8 +155,53 @@ def test_a_training_that_is_told_to_stop_goes_on_where_it_was(tmp_path):
     # With more steps it goes on too; what it has been told before it does not do again.
     _, _, done = trained(tmp_path / "parts", settings_of(steps=5))
     assert done.step == 5
+    last = done.values
     _, _, done = trained(tmp_path / "parts", settings_of(steps=5))
-    assert done.finished
+    assert (done.finished, done.ran) == (True, 0)
+    assert done.values == pytest.approx(last, rel=1e-5), "what was measured is still known"
+
+
+def test_a_checkpoint_beyond_the_steps_that_are_asked_for_is_refused(tmp_path):
+    """Its weights are those of more steps than the result would say."""
+    trained(tmp_path, settings_of(steps=3))
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match=r"at step 3, beyond the 2 that are asked for; .*--out another"):
+        trained(tmp_path, settings_of(steps=2))
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+class Recorded(Flow):
+    """A flow that notes what its transformer is asked."""
+
+    def velocity(self, latents, control, prompts, levels, size, transformer=None):
+        self.__dict__.setdefault("asked", []).append((latents, control, prompts, levels))
+        return super().velocity(latents, control, prompts, levels, size, transformer)
+
+
+def test_winner_and_loser_meet_the_same_noise_level_control_and_prompt(tmp_path):
+    """What differs between the halves besides the pictures would be learnt as if it were preferred."""
+    plain = tiny()
+    flow = Recorded(plain.pipeline, plain.guidance_scale, plain.max_sequence_length)
+    batch = encoded(flow, tmp_path, pairs=True).batch(np.arange(1, 5), "cpu")
+    rng = torch.Generator().manual_seed(7)
+    noise, levels = torch.randn(4, 16, 16, generator=rng), torch.tensor([0.2, 0.5, 0.7, 0.9])
+    objective = DpoObjective(flow, (SIZE, SIZE), add(flow, "dpo"), beta=100.0)
+    objective(flow.transformer, batch, noise, levels)
+    assert len(flow.asked) == 2, "the reference and the trained model"
+    for points, control, prompts, seen in flow.asked:
+        for both in (control, prompts.tokens, prompts.pooled, seen):
+            winner, loser = both.chunk(2)
+            assert torch.equal(winner, loser)
+        t = levels.view(-1, 1, 1)
+        for half, place in zip(points.chunk(2), (0, 1), strict=True):
+            drawn = (half - (1 - t) * batch.latents[:, place]) / t
+            torch.testing.assert_close(drawn, noise, rtol=0, atol=1e-4)
+        assert torch.equal(seen[:4], levels)
+        assert torch.equal(control[:4], batch.control)
+        assert torch.equal(prompts.tokens[:4], batch.prompts.tokens)
+    # The rows differ from each other, or equal halves would say nothing of their order.
+    assert not torch.equal(batch.latents[:, 0], batch.latents[:, 1])
+    assert not torch.equal(batch.prompts.tokens[0], batch.prompts.tokens[1])
 
 
 def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(tmp_path):
