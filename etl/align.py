@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from etl.evaluate import Evaluation, evaluate_pipelines
 from etl.lake import Lake
-from etl.preferences import Preferences
+from etl.preferences import DEFAULT, Preferences, load_preference_policy
 from etl.run import choose_preferences, run_stages
 from etl.stage import Progress
 from schemas.errors import ConfigError, InputError
@@ -142,16 +142,19 @@ def align(
             whether to stop: at a yes the alignment ends there, and the next call goes on.
         chose: is told which pairs were chosen, before the training.
 
-    Raises ConfigError for a generator that cannot be trained, InputError where there are no pairs or no
-    held-out poses, and what the stages and the training raise.
+    Raises ConfigError or ModelError for a generator that cannot be trained, a policy, a folder or a
+    precision that will not do, all of them before any work; InputError where there are no pairs or no
+    held-out poses; and what the stages and the training raise.
     """
     if not isinstance(pipeline.generator, DiffusionSettings):
         raise ConfigError(
             f"generator: {pipeline.generator.name} is a renderer, which has nothing to align; name a "
             "diffusion model: generator: {name: diffusers, model: nano}"
         )
-    from etl.train import train_dpo
+    from etl.train import make_folder, train_dpo
 
+    _check_at_once(pipeline.generator, settings, training, cpu)
+    make_folder(out / DPO)
     lake = Lake.create(pipeline.lake)
     failed: dict[str, int] = {}
 
@@ -188,6 +191,20 @@ def align(
     run("held-out samples, base", base)
     run("held-out samples, aligned", aligned)
     return Alignment(chosen, report, report.path, evaluate_pipelines(lake, base, aligned), failed)
+
+
+def _check_at_once(
+    generator: DiffusionSettings, settings: AlignSettings, training: DpoTraining, cpu: bool
+) -> None:
+    """Raises here what would otherwise come after hours of candidates."""
+    from udfs.trainable import find_trainable
+
+    load_preference_policy(settings.policy or DEFAULT)
+    find_trainable(generator)
+    if training.mixed_precision == "fp16":  # torch takes seconds to import
+        from udfs.training import check_precision
+
+        check_precision(training, cpu=cpu)
 
 
 def _derived(pipeline: Pipeline, draws: int, seed: int, part: Part) -> Pipeline:

@@ -2,24 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from schemas.errors import ModelError
 from schemas.pipeline import DiffusionSettings
-from udfs.flow_matching import Flow
-from udfs.lora_stack import LoraFile, stack
 from udfs.pipelines import PipelineFolder
-from udfs.prompts import Prompts
 
 if TYPE_CHECKING:
     from torch import dtype
 
+    from udfs.flow_matching import Flow
 
-def load_trainable(settings: DiffusionSettings, device: str) -> Flow:
-    """Loads the model on the CPU, with the text length and guidance that it paints with.
 
-    device: where it will be trained, which decides what `dtype: auto` means. Raises ModelError for a model
-    that is no FLUX control pipeline, before anything of it is loaded.
+def find_trainable(settings: DiffusionSettings) -> tuple[PipelineFolder, str]:
+    """The folder and the class of a model that can be trained; nothing of it is loaded.
+
+    Raises ModelError for a model that is no FLUX control pipeline.
     """
     folder = PipelineFolder.find(settings.model, settings.revision)
     name = settings.pipeline or folder.class_name
@@ -29,6 +25,20 @@ def load_trainable(settings: DiffusionSettings, device: str) -> Flow:
             f"{folder.path}: is a {name}{extra}; training supports FluxControlPipeline: the nano model, "
             "FLUX.1-dev (with pipeline: FluxControlPipeline) and models made from it"
         )
+    return folder, name
+
+
+def load_trainable(settings: DiffusionSettings, device: str) -> "Flow":
+    """Loads the model on the CPU, with the text length and guidance that it paints with.
+
+    device: where it will be trained, which decides what `dtype: auto` means. Raises ModelError as
+    `find_trainable` does, before anything is loaded.
+    """
+    from udfs.flow_matching import Flow
+    from udfs.lora_stack import LoraFile, stack
+    from udfs.prompts import Prompts
+
+    folder, name = find_trainable(settings)
     pipe = folder.load(name, _dtype(settings.dtype, device))
     loras = [LoraFile.find(adapter, i) for i, adapter in enumerate(settings.adapters)]
     # Not fused: full training must see them, and a preference training measures against them.
@@ -39,6 +49,8 @@ def load_trainable(settings: DiffusionSettings, device: str) -> Flow:
 
 
 def _dtype(name: str, device: str) -> "dtype":
+    import torch
+
     if name == "auto":
         return torch.bfloat16 if device.startswith("cuda") else torch.float32
     if name == "float16" and device == "cpu":

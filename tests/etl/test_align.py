@@ -9,8 +9,9 @@ from etl.align import AlignSettings, candidate_pipeline, held_out_pipelines
 from etl.cli import app
 from etl.lake import Lake
 from etl.settings import load_pipeline
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, ModelError
 from schemas.pipeline import AdapterSettings, DiffusionSettings
+from tests.tiny_pipelines import sd_controlnet
 from udfs.nano_model import TINY, build
 
 PIPELINE = """\
@@ -161,6 +162,21 @@ def test_what_cannot_be_aligned_is_said_before_any_work(home, tmp_path):
     with pytest.raises(ConfigError, match="nothing to align"):
         invoke("align", tmp_path / "shaded.yaml", "--out", tmp_path / "out")
     assert not (tmp_path / "lake").exists()
+    # Each of these would otherwise be said after hours, when all candidates are painted.
+    sd_controlnet().save_pretrained(tmp_path / "sd")
+    (tmp_path / "sd.yaml").write_text(PIPELINE.replace("tiny", "sd"))
+    (tmp_path / "tiny.yaml").write_text(PIPELINE.replace("model: tiny", f"model: {home / 'tiny'}"))
+    (tmp_path / "fp16.yaml").write_text("mixed_precision: fp16\n")
+    (tmp_path / "file").write_text("")
+    for name, out, more, kind, words in (
+        ("sd", "out", (), ModelError, "training supports FluxControlPipeline"),
+        ("tiny", "out", ("--policy", "papr"), ConfigError, "'papr' is neither .*did you mean paper"),
+        ("tiny", "file", (), ConfigError, "no folder can be made there"),
+        ("tiny", "out", ("--config", tmp_path / "fp16.yaml", "--cpu"), ConfigError, "fp16 needs a GPU"),
+    ):
+        with pytest.raises(kind, match=words):
+            invoke("align", tmp_path / f"{name}.yaml", "--out", tmp_path / out, *more)
+        assert not (tmp_path / "lake").exists()
     for wrong in (
         ("--candidates", 1),
         ("--held-out", 0),
