@@ -132,14 +132,15 @@ def _images(lake: Lake, stages: Stages) -> pd.DataFrame:
 
 
 def _newest(lake: Lake, stages: Stages) -> str | None:
-    """The choice of pairs among this pipeline's images that was first made last."""
+    """The choice of pairs among this pipeline's images of this plan that was first made last."""
     table = lake.table("fingerprints")
     if not table.exists():
         return None
     known = table.read(where=pc.field("udf") == "preferences").sort_by([("created_at", "descending")])
+    # The plan too: one generator paints for several, and the images' fingerprint is the same for all.
+    mine = {f"upstream.{s.table}": s.fingerprint.value for s in (stages.images, stages.samples)}
     for row in known.to_pylist():
-        of = json.loads(row["ingredients"])
-        if of.get("upstream.images") == stages.images.fingerprint.value:
+        if mine.items() <= json.loads(row["ingredients"]).items():
             return row["fingerprint"]
     return None
 

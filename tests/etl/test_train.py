@@ -283,14 +283,44 @@ def test_held_out_poses_are_in_neither_part_twice(home):
     assert found.read(every[0]).shape == (32, 32, 3)
 
 
-def write_preferences(home, pairs=8):
-    """Pairs of images of one pose and caption; the score is how bright they are."""
+def assert_joined(home, found):
+    """Each row has the prompt, control image and pose of the very sample that its images were painted for."""
+    lake, stages = Lake(home / "lake"), Stages(Lake(home / "lake"), load_pipeline(home / "renders.yaml"))
+    images, labels, samples = (
+        lake.table(s.table).read(names, pc.field("fingerprint") == s.fingerprint.value).to_pylist()
+        for s, names in (
+            (stages.images, ["image_path", "sample_id"]),
+            (stages.labels, ["sample_id", "control_path"]),
+            (stages.samples, ["sample_id", "prompt", "pose_id"]),
+        )
+    )
+    sample = {row["image_path"]: row["sample_id"] for row in images}
+    control = {row["sample_id"]: row["control_path"] for row in labels}
+    said = {row["sample_id"]: (row["prompt"], row["pose_id"]) for row in samples}
+    rows = found.rows
+    assert len(set(rows.prompts)) > 1
+    assert len(set(rows.controls)) > 1
+    for paths, path, prompt, pose in zip(rows.images, rows.controls, rows.prompts, rows.poses, strict=True):
+        assert (control[sample[paths[0]]], *said[sample[paths[0]]]) == (path, prompt, pose)
+        assert {said[sample[other]][1] for other in paths} == {pose}
+
+
+def test_rows_have_the_prompt_and_the_control_image_of_their_own_picture(home):
+    found = control_rows(load_pipeline(home / "renders.yaml"))
+    assert len(set(found.rows.images)) == len(found.rows) > 10
+    assert_joined(home, found)
+
+
+def write_preferences(home, pairs=8, plan=None):
+    """Pairs of images of one pose and caption; plan: fingerprint of another plan to say they are of."""
     pipeline = load_pipeline(home / "renders.yaml")
     lake = Lake(home / "lake")
     stages = Stages(lake, pipeline, as_run=True)
-    made = fingerprint(
-        "preferences", 1, {"pairs": pairs}, upstream={"images": stages.images.fingerprint.value}
-    )
+    upstream = {
+        "images": stages.images.fingerprint.value,
+        "samples": plan or stages.samples.fingerprint.value,
+    }
+    made = fingerprint("preferences", 1, {"pairs": pairs}, upstream=upstream)
     images = lake.table("images").read(
         ["image_id", "sample_id"], pc.field("fingerprint") == stages.images.fingerprint.value
     )
@@ -317,11 +347,14 @@ def test_preferences_train_an_adapter_beside_the_control_lora(home, tmp_path):
     ):
         preference_rows(load_pipeline(home / "renders.yaml"))
     selection, twins = write_preferences(home)
+    # A choice that another plan's run of the same generator made later is none of this pipeline's.
+    write_preferences(home, pairs=2, plan="e" * 16)
     found = preference_rows(load_pipeline(home / "renders.yaml"))
     assert len(found.rows) == len(twins)
     images = Lake(home / "lake").table("images").read(["image_id", "image_path"]).to_pandas()
     paths = images.set_index("image_id")["image_path"]
     assert set(found.rows.images) == {(paths[winner], paths[loser]) for winner, loser in twins}
+    assert_joined(home, found)
 
     train(home, "control", tmp_path / "control", "--steps", 2, base="base")
     adapters = f"adapters: [{{path: {tmp_path / 'control'}, name: control, weight: 0.5}}]"
