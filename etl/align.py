@@ -190,7 +190,8 @@ def align(
     base, aligned = held_out_pipelines(pipeline, settings, report.path)
     run("held-out samples, base", base)
     run("held-out samples, aligned", aligned)
-    return Alignment(chosen, report, report.path, evaluate_pipelines(lake, base, aligned), failed)
+    evaluation = evaluate_pipelines(lake, base, aligned, settings.split)
+    return Alignment(chosen, report, report.path, evaluation, failed)
 
 
 def _check_at_once(

@@ -124,13 +124,8 @@ def _show(evaluation: "Evaluation") -> None:
     show_table("Base and aligned on the same samples", names, list(evaluation.table()))
     for note in evaluation.notes():
         console.print(note)
-    oks = evaluation.oks.difference
-    verdict = (
-        "higher beyond the 95 % interval" if oks.low > 0
-        else "lower beyond the 95 % interval" if oks.high < 0
-        else "no different as far as these images can tell"
-    )  # fmt: skip
-    console.print(f"Mean OKS of the aligned model is {verdict}.")
+    for line in evaluation.verdict():
+        console.print(line)
 
 
 @contextmanager

@@ -5,14 +5,14 @@ Both have the same poses, captions, cameras and seeds, so every difference is pa
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from etl.lake import Lake
-from etl.preferences import seed_groups
+from etl.preferences import seed_groups, sequences_of
 from etl.stages import Stages
 from etl.table import computed_by
 from schemas.errors import InputError
@@ -33,6 +33,9 @@ VARIETY_SAMPLES = 1000
 
 RESAMPLES = 10_000
 
+ENOUGH_UNITS = 8
+"""Of fewer, the percentile bootstrap's intervals are far too narrow."""
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -42,7 +45,7 @@ class Measure:
         name: what was measured.
         kind: `score` from 0 to 1, `share`, or `levels` of 255.
         base, aligned: means.
-        difference: aligned less base, with its 95 % interval over poses.
+        difference: aligned less base, with its 95 % interval.
         n: images, or pairs of seeds, on each side.
     """
 
@@ -59,7 +62,8 @@ class Evaluation:
     """What two generators make of the same samples.
 
     Attributes:
-        images: on each side; `poses` is how many poses they show, the units of the bootstrap.
+        images: on each side; `poses` is how many poses they show.
+        unit: what the bootstrap draws; `units` is how many of them there are.
         left_out: samples that one side has no measured image of.
         nobody: images in which nobody was found, of base and aligned; their OKS counts as 0.
         measures: OKS first.
@@ -69,6 +73,8 @@ class Evaluation:
 
     images: int
     poses: int
+    unit: Literal["pose", "sequence"]
+    units: int
     left_out: int
     nobody: tuple[int, int]
     measures: tuple[Measure, ...]
@@ -79,10 +85,18 @@ class Evaluation:
     def oks(self) -> Measure:
         return self.measures[0]
 
-    @property
-    def better(self) -> bool:
-        """Whether the aligned generator's mean OKS is higher beyond chance."""
-        return self.oks.difference.low > 0
+    def verdict(self) -> Iterator[str]:
+        """Whether OKS rose beyond its interval, and what fell beyond its own."""
+        oks = self.oks.difference
+        said = (
+            "higher beyond the 95 % interval" if oks.low > 0
+            else "lower beyond the 95 % interval" if oks.high < 0
+            else "no different as far as these images can tell"
+        )  # fmt: skip
+        yield f"Mean OKS of the aligned model is {said}."
+        fallen = [m.name for m in self.measures[1:] if m.difference.high < 0]
+        if fallen:
+            yield f"Fallen beyond the 95 % interval: {'; '.join(fallen)}."
 
     def facts(self) -> dict[str, Any]:
         """Everything but the rows, for JSON."""
@@ -91,7 +105,10 @@ class Evaluation:
             "poses": self.poses,
             "left_out": self.left_out,
             "nobody_found": {"base": self.nobody[0], "aligned": self.nobody[1]},
-            "interval": {"level": 0.95, "method": "percentile bootstrap over poses", "resamples": RESAMPLES},
+            "interval": {
+                "level": 0.95, "method": f"percentile bootstrap over {self.unit}s", "units": self.units,
+                "resamples": RESAMPLES,
+            },
             "measures": [
                 {
                     "name": m.name, "kind": m.kind, "n": m.n, "base": m.base, "aligned": m.aligned,
@@ -115,9 +132,14 @@ class Evaluation:
         """What a reader of the table must know."""
         yield (
             f"{self.images:,} images of {self.poses:,} poses on each side, from the same captions, control "
-            "images and seeds; intervals are bootstrapped over poses. Seeds differ: mean absolute difference "
-            "of the pixels of two seeds of one sample, of 255 levels."
+            f"images and seeds; intervals are bootstrapped over {self.units:,} {self.unit}s. Seeds differ: "
+            "mean absolute difference of the pixels of two seeds of one sample, of 255 levels."
         )
+        if self.units < ENOUGH_UNITS:
+            yield (
+                f"{self.units:,} {self.unit}s are too few for the intervals to be trusted: they are narrower "
+                f"than they should be below {ENOUGH_UNITS}."
+            )
         yield (
             f"Images in which nobody was found count as OKS 0: {self.nobody[0]:,} of base, "
             f"{self.nobody[1]:,} of aligned."
@@ -143,7 +165,9 @@ class Side:
         return cls(stages.images.fingerprint.value, {m.table: m.fingerprint.value for m in stages.metrics})
 
 
-def evaluate_pipelines(lake: Lake, base: Pipeline, aligned: Pipeline) -> Evaluation:
+def evaluate_pipelines(
+    lake: Lake, base: Pipeline, aligned: Pipeline, unit: Literal["pose", "sequence"] = "pose"
+) -> Evaluation:
     """Compares the images of two pipelines that differ in their generator alone; see `evaluate`.
 
     Raises InputError when they have not the same samples.
@@ -161,6 +185,7 @@ def evaluate_pipelines(lake: Lake, base: Pipeline, aligned: Pipeline) -> Evaluat
         label_fingerprint=one.labels.fingerprint.value,
         base=Side.of(one),
         aligned=Side.of(other),
+        unit=unit,
     )
 
 
@@ -171,6 +196,7 @@ def evaluate(
     label_fingerprint: str,
     base: Side,
     aligned: Side,
+    unit: Literal["pose", "sequence"] = "pose",
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Evaluation:
@@ -179,8 +205,9 @@ def evaluate(
     All comes from tables but the variety between seeds, for which two pictures each of up to
     `VARIETY_SAMPLES` samples are opened. Colours are compared where both sides measured them.
 
-    sample_fingerprint, label_fingerprint: the plan, and the labels with the control images. seed, resamples:
-    of the bootstrap. Raises InputError when no sample has a measured image on both sides.
+    sample_fingerprint, label_fingerprint: the plan, and the labels with the control images. unit: what the
+    bootstrap draws: what was held out as a whole, since frames of one sequence resemble each other. seed,
+    resamples: of the bootstrap. Raises InputError when no sample has a measured image on both sides.
     """
     names = ["sample_id", "pose_id", "caption_id", "draw"]
     rows = lake.table("samples").read(names, computed_by([sample_fingerprint])).to_pandas()
@@ -201,18 +228,22 @@ def evaluate(
     nobody = [int(rows[f"{side}_oks"].isna().sum()) for side in SIDES]
     for side in SIDES:
         rows[f"{side}_oks"] = rows[f"{side}_oks"].fillna(0.0)
+    poses = rows["pose_id"].to_numpy()
+    rows["unit"] = poses if unit == "pose" else sequences_of(lake, poses)
     measures = [
-        _compare(name, kind, a, b, rows["pose_id"].to_numpy(), seed, resamples)
+        _compare(name, kind, a, b, rows["unit"].to_numpy(), seed, resamples)
         for name, kind, a, b in _measured(rows)
     ]
     varied = _variety(lake, rows, sample_fingerprint)
     for part in ("person", "background"):
         a, b = (varied[f"{side}_{part}"] for side in SIDES)
         name = f"seeds differ, {part}"
-        measures.append(_compare(name, "levels", a, b, varied["pose_id"], seed, resamples))
+        measures.append(_compare(name, "levels", a, b, varied["unit"], seed, resamples))
     return Evaluation(
         len(rows),
         rows["pose_id"].nunique(),
+        unit,
+        rows["unit"].nunique(),
         total - len(rows),
         (nobody[0], nobody[1]),
         tuple(m for m in measures if m is not None),
@@ -264,13 +295,13 @@ def _measured(rows: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray, np.nda
 
 
 def _compare(
-    name: str, kind: str, base: Any, aligned: Any, poses: Any, seed: int, resamples: int
+    name: str, kind: str, base: Any, aligned: Any, units: Any, seed: int, resamples: int
 ) -> Measure | None:
     """None where nothing was measured on both sides."""
     base, aligned = np.asarray(base, np.float64), np.asarray(aligned, np.float64)
     known = ~(np.isnan(base) | np.isnan(aligned))
     base, aligned = base[known], aligned[known]
-    difference = mean_interval(aligned - base, np.asarray(poses)[known], resamples=resamples, seed=seed)
+    difference = mean_interval(aligned - base, np.asarray(units)[known], resamples=resamples, seed=seed)
     if difference is None:
         return None
     return Measure(name, kind, float(base.mean()), float(aligned.mean()), difference, int(known.sum()))
@@ -301,7 +332,7 @@ def _variety(lake: Lake, rows: pd.DataFrame, samples: str) -> dict[str, np.ndarr
             found[f"{side}_person"][i], found[f"{side}_background"][i] = seed_variety(one, other, body)
 
     each(look, len(first))
-    return {**found, "pose_id": first["pose_id"].to_numpy()}
+    return {**found, "unit": first["unit"].to_numpy()}
 
 
 def _text(value: float, kind: str, sign: str = "") -> str:

@@ -112,7 +112,7 @@ def prefer(
             f"no image is measured yet: {images.num_rows} images are there; `posedreamer run` measures them"
         )
     group, first, samples = seed_groups(lake, rows.column("sample_id"), sample_fingerprint)
-    sequence = _sequences(lake, samples.column("pose_id").to_numpy()[first])
+    sequence = sequences_of(lake, samples.column("pose_id").to_numpy()[first])
     ids = rows.column("image_id").to_numpy()
     pairs = choose_pairs(policy, group, sequence, ids, rows)
 
@@ -166,8 +166,8 @@ def seed_groups(
     return group, first, samples
 
 
-def _sequences(lake: Lake, pose_ids: np.ndarray) -> np.ndarray:
-    """(G,) integers: the same for poses of the same sequence of the same source."""
+def sequences_of(lake: Lake, pose_ids: np.ndarray) -> np.ndarray:
+    """(N,) integers: the same for poses of the same sequence of the same source."""
     poses = lake.table("poses").read(["pose_id", "source", "sequence"]).to_pandas()
     poses = poses.drop_duplicates("pose_id").set_index("pose_id")
     return poses.groupby(["source", "sequence"], sort=False).ngroup().loc[pose_ids].to_numpy()

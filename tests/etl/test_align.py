@@ -61,6 +61,8 @@ def test_it_ends_with_an_adapter_a_table_and_the_line_to_add(home, said):
     assert path.endswith(".safetensors")
     facts = json.loads((home / "out" / "evaluation.json").read_text())
     assert {m["name"] for m in facts["measures"]} >= {"mean OKS", "seeds differ, person"}
+    assert facts["interval"]["method"].endswith("over sequences"), "what was held out is what is drawn"
+    assert 0 < facts["interval"]["units"] < facts["poses"]
     assert (home / "out" / "side_by_side.png").stat().st_size > 1000
     text = PIPELINE.replace("steps: 1}", f"steps: 1, {line.strip()}}}")
     (home / "aligned.yaml").write_text(text)

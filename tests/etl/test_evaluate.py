@@ -108,14 +108,56 @@ def test_differences_are_paired_and_their_interval_is_over_poses(made):
     assert oks.difference.mean == pytest.approx(0.05, abs=1e-6)
     assert oks.difference.low == pytest.approx(0.05, abs=1e-6), "hard poses are hard for both"
     assert oks.aligned - oks.base == pytest.approx(oks.difference.mean)
-    assert found.better
+    assert list(found.verdict()) == ["Mean OKS of the aligned model is higher beyond the 95 % interval."]
+    assert (found.unit, found.units) == ("pose", 20)
+    assert "bootstrapped over 20 poses." in found.markdown()
+    assert "too few" not in found.markdown()
 
 
-def test_what_is_worse_or_the_same_is_not_called_better(made):
+def test_where_sequences_were_held_out_they_are_what_is_drawn(made):
+    """Frames of a sequence share their luck: as draws of their own they would seem sure of it."""
+    ids = np.unique(made.lake.table("samples").to_pandas(["pose_id"])["pose_id"])
+    # The same name in two sources is two sequences.
+    place = {"source": ["a", "b"] * 10, "sequence": [f"walk {i // 4}" for i in range(20)]}
+    made.lake.table("poses").append(random_rows("poses", 20, 1, pose_id=ids, **place))
+    luck = np.random.default_rng(2).normal(0, 0.1, (5, 2))
+    of = {pose: luck[i // 4, i % 2] for i, pose in enumerate(ids)}
+    samples = made.lake.table("samples").to_pandas(["sample_id", "pose_id"]).set_index("sample_id")
+    made.side(BASE, [0.5] * 40)
+    made.side(ALIGNED, [0.5 + of[samples["pose_id"][s]] for s in made.samples])
+    by_pose, by_sequence = made.compare(), made.compare(unit="sequence")
+    assert by_sequence.oks.difference.mean == by_pose.oks.difference.mean
+    wide, narrow = (f.oks.difference.high - f.oks.difference.low for f in (by_sequence, by_pose))
+    assert wide > 1.2 * narrow
+    assert (by_sequence.unit, by_sequence.units, by_sequence.poses) == ("sequence", 10, 20)
+    assert by_sequence.facts()["interval"]["method"] == "percentile bootstrap over sequences"
+    assert by_sequence.facts()["interval"]["units"] == 10
+    assert "bootstrapped over 10 sequences." in by_sequence.markdown()
+
+
+def test_too_few_units_for_an_interval_are_said(tmp_path):
+    for poses, few in ((7, True), (8, False)):
+        made = Made(tmp_path / str(poses), poses)
+        made.side(BASE, [0.5] * 2 * poses)
+        made.side(ALIGNED, [0.6] * 2 * poses)
+        assert ("7 poses are too few for the intervals" in made.compare().markdown()) == few
+
+
+def test_what_fell_is_named_below_the_verdict(made):
+    made.side(BASE, [0.5] * 40, [picture(100, 50), picture(110, 90)] * 20)
+    made.side(ALIGNED, [0.6] * 40, [picture(100, 50), picture(100, 90)] * 20)
+    risen, fallen = made.compare().verdict()
+    assert "is higher beyond" in risen
+    assert fallen == "Fallen beyond the 95 % interval: seeds differ, person."
+
+
+def test_what_is_the_same_is_not_called_better(made):
     rng = np.random.default_rng(1)
     made.side(BASE, rng.uniform(0.3, 0.6, 40))
     made.side(ALIGNED, rng.uniform(0.3, 0.6, 40))
-    assert not made.compare().better
+    assert list(made.compare().verdict()) == [
+        "Mean OKS of the aligned model is no different as far as these images can tell."
+    ]
     low, high = made.compare().oks.difference.low, made.compare().oks.difference.high
     assert low < 0 < high
 
