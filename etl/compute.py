@@ -47,7 +47,7 @@ def compute(
     rows = pa.Table.from_pandas(frame.drop(columns="_attempt"), preserve_index=False)
     lock = _ACCELERATOR if udf.accelerated else _LOADING
     with lock:  # the cache alone would let two threads load at once
-        apply = _ready(udf, _device(udf.accelerated), store, fingerprint)
+        apply = _ready(udf, device_here(udf.accelerated), store, fingerprint)
     checked = functools.partial(_checked, apply, udf, table, fingerprint)
     results: list[dict[str, pa.Table]] = []
     failures: list[tuple[int, Exception]] = []
@@ -81,7 +81,8 @@ def _ready(udf: Udf, device: str, store: Store, fingerprint: str) -> Apply:
 
 
 @functools.cache
-def _device(accelerated: bool) -> str:
+def device_here(accelerated: bool = True) -> str:
+    """The torch device that this process computes on; without torch for what wants none."""
     if not accelerated:
         return "cpu"
     import torch

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from etl.compute import device_here
 from etl.lake import Lake
 from etl.stage import Pending, Progress, Stage, partitions_of, pending, run_stage
 from etl.stages import Stages
@@ -172,21 +173,30 @@ def run_stages(
     stages = Stages(lake, pipeline)
     reports: list[Progress] = []
     failed: dict[str, int] = {}
+    checked = False
     with Workers(pipeline.cluster.scheduler, pipeline.cluster.workers) as workers:
         for stage in stages:
             if stage.name == "samples":
                 stages.record_files()
                 stages.write_captions()
+            if not checked and _has_work(lake, stage, retry):
+                # What stands against the generator is said now and not after hours of other stages.
+                generator = stages.generator
+                far = pipeline.cluster.scheduler is not None
+                generator.check(None if far else device_here(generator.accelerated))
+                checked = True
             report = run_stage(lake, stage, workers, retry=retry, watch=watch)
             if report.total:
-                if not reports:
-                    # There is work: what stands against the generator is said now and not after the labels.
-                    stages.generator.check()
                 reports.append(report)
             left = len(pending(lake, stage).failed)
             if left:
                 failed[stage.name] = left
     return RunReport(tuple(reports), failed)
+
+
+def _has_work(lake: Lake, stage: Stage, retry: bool) -> bool:
+    todo = pending(lake, stage)
+    return len(todo.new) + len(todo.stale) + (len(todo.failed) if retry else 0) > 0
 
 
 def select_images(lake: Lake, pipeline: Pipeline, policy: str | None = None) -> "Selection":

@@ -54,7 +54,8 @@ class DiffusionSettings(_Settings):
         adapters: LoRAs, all of them active.
         dtype: `auto` is bfloat16 on a GPU and float32 on a CPU.
         steps: of denoising.
-        guidance_scale: as the pipeline has it: FLUX reads it as an input, Stable Diffusion mixes with it.
+        guidance_scale: as the pipeline has it: FLUX reads it as an input, Stable Diffusion mixes with it. By
+            default the pipeline's own. A FLUX model without an embedding for it, as `nano`, takes none.
         true_cfg_scale: of pipelines that mix with a negative prompt beside `guidance_scale`.
         conditioning_scale: how strongly a ControlNet acts.
         max_sequence_length: tokens that a T5 encoder reads of a prompt; by default as many as its tokenizer
@@ -75,7 +76,7 @@ class DiffusionSettings(_Settings):
     adapters: tuple[AdapterSettings, ...] = ()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     steps: int = Field(default=8, ge=1, le=1000)
-    guidance_scale: float = Field(default=3.5, ge=0, le=100)
+    guidance_scale: float | None = Field(default=None, ge=0, le=100)
     true_cfg_scale: float | None = Field(default=None, ge=1, le=100)
     conditioning_scale: float | None = Field(default=None, ge=0, le=10)
     max_sequence_length: int | None = Field(default=None, ge=1, le=512)
@@ -86,10 +87,17 @@ class DiffusionSettings(_Settings):
 
     @model_validator(mode="after")
     def _adapter_names_differ(self) -> "DiffusionSettings":
-        names = [a.name for a in self.adapters if a.name]
+        # As they are called where they have no name of their own.
+        names = [a.name or f"adapter_{i}" for i, a in enumerate(self.adapters)]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise ValueError(f"adapters: the name {', '.join(sorted(twice))} is taken twice")
+        return self
+
+    @model_validator(mode="after")
+    def _revision_of_something(self) -> "DiffusionSettings":
+        if self.controlnet_revision is not None and self.controlnet is None:
+            raise ValueError("controlnet_revision: there is no controlnet")
         return self
 
 
@@ -141,7 +149,7 @@ class Pipeline(_Settings):
     captions: tuple[GrammarSource | CaptionSource, ...] = (GrammarSource(),)
     plan: Plan = Plan()
     body: BodySettings = BodySettings()
-    generator: GeneratorSettings = ShadedSettings()
+    generator: GeneratorSettings = DiffusionSettings(adapters=(AdapterSettings(name=DPO, path="nano-dpo"),))
     image: ImageSettings = ImageSettings()
     metrics: MetricSettings = MetricSettings()
     policy: str = "strict"

@@ -142,7 +142,7 @@ IMAGES = pa.schema(
         field("generator", pa.string(), "name of the generator"),
         field("seed", pa.int64(), "the seed that was used", low=0),
         field("steps", pa.int32(), "denoising steps; NULL for a renderer", null=True, low=1),
-        field("guidance_scale", pa.float32(), "NULL for a renderer", null=True),
+        field("guidance_scale", pa.float32(), "NULL for a renderer and for a model that has none", null=True),
         field("status", pa.string(), "how the file came to be", one_of=("generated", "adopted")),
         field("seconds", pa.float32(), "time to make it; NULL when adopted", unit="s", null=True, low=0),
         # Where rounding depends on the batch, these say how to make the very same pixels again.

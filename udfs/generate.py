@@ -2,8 +2,10 @@
 
 import hashlib
 import inspect
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,8 +15,9 @@ from schemas.errors import ModelError, RowError
 from schemas.pipeline import DiffusionSettings
 from udfs import hub
 from udfs.generator import Generator, Paint, Painted
+from udfs.guidance import guidance_scale
 from udfs.lora_stack import LoraFile, stack
-from udfs.model_files import digest_of
+from udfs.model_files import digest_of, read_json
 from udfs.picture import decode
 from udfs.pipelines import (
     Pipe,
@@ -52,6 +55,7 @@ class Diffusion(Generator):
 
     Fields:
         settings: as in the pipeline file, its paths absolute.
+        digests: of the model files, by role, that a worker has to find too; None compares nothing.
     """
 
     name: ClassVar[str] = "diffusers"
@@ -68,6 +72,8 @@ class Diffusion(Generator):
     exact: ClassVar[bool] = False
 
     settings: DiffusionSettings = field(default_factory=DiffusionSettings)
+    # The fingerprint holds them already.
+    digests: tuple[tuple[str, str], ...] | None = field(default=None, compare=False, repr=False)
 
     @property
     def batch_rows(self) -> int:
@@ -79,10 +85,16 @@ class Diffusion(Generator):
 
     @property
     def guidance_scale(self) -> float | None:
-        return self.settings.guidance_scale
+        return self._guidance
+
+    @cached_property
+    def _guidance(self) -> float | None:
+        folder = self._folder()
+        return guidance_scale(self.settings, self._class_name(folder), folder)
 
     def pinned(self) -> "Diffusion":
-        """The same with the hub's models at the commits that are here now, so that all workers take those."""
+        """The same with the hub's models at the commits that are here now, and with the digests of all files,
+        so that all workers take those and no others."""
         s = self.settings
         changes: dict[str, Any] = {}
         if hub.is_fetched(s.model):
@@ -93,7 +105,8 @@ class Diffusion(Generator):
             a.model_copy(update={"revision": lora.path.parent.name}) if hub.is_fetched(a.path) else a
             for a, lora in zip(s.adapters, self._loras(), strict=True)
         )
-        return replace(self, settings=s.model_copy(update=changes))
+        pinned = replace(self, settings=s.model_copy(update=changes))
+        return replace(pinned, digests=tuple(sorted(pinned.models().items())))
 
     def models(self) -> Mapping[str, str]:
         s = self.settings
@@ -107,24 +120,38 @@ class Diffusion(Generator):
             found[f"adapter_{i}"] = lora.digest()
         return found
 
-    def check(self) -> None:
-        super().check()
+    def check(self, device: str | None = None) -> None:
+        super().check(device)
         s = self.settings
+        if device is not None:
+            _dtype(s.dtype, device)
+        for model, revision, setting in (
+            (s.model, s.revision, "revision"),
+            (s.controlnet, s.controlnet_revision, "controlnet_revision"),
+            *((a.path, a.revision, "the adapter's revision") for a in s.adapters),
+        ):
+            if model is not None and revision is not None and not hub.is_fetched(model):
+                raise ModelError(f"{model}: is no repository, so it has no revisions; leave {setting} out")
         folder = self._folder()
-        _check_asked(s, pipeline_class(self._class_name(folder), folder.path))
+        name = self._class_name(folder)
+        _check_asked(self._asked(), pipeline_class(name, folder.path))
+        if name == "FluxControlPipeline" and not s.adapters:
+            _check_channels(folder)
 
     def parameters(self) -> Mapping[str, object]:
         s = self.settings
         apart = {"name", "model", "revision", "controlnet", "controlnet_revision", "adapters"}
         by_rounding = {"batch_rows", "compile", "offload"}
         asked = s.model_dump(mode="json", exclude=apart | by_rounding)
-        return {**asked, "adapter_weights": [a.weight for a in s.adapters]}
+        weights = [a.weight for a in s.adapters]
+        return {**asked, "guidance_scale": self.guidance_scale, "adapter_weights": weights}
 
     def load(self, worker: Worker) -> Paint:
         import torch
 
-        s = self.settings
+        s = self._asked()
         dtype = _dtype(s.dtype, worker.device)
+        self._compare()
         folder = self._folder()
         name = self._class_name(folder)
         _check_asked(s, pipeline_class(name, folder.path))
@@ -138,6 +165,22 @@ class Diffusion(Generator):
         _check_control(pipe, folder)
         _place(pipe, s, worker.device)
         return _Painter.of(pipe, s, worker, dtype)
+
+    def _asked(self) -> DiffusionSettings:
+        """The settings with the guidance that they come to."""
+        return self.settings.model_copy(update={"guidance_scale": self.guidance_scale})
+
+    def _compare(self) -> None:
+        """Raises ModelError when a file here is another than the one that the fingerprint names."""
+        if self.digests is None:
+            return
+        wanted, here = dict(self.digests), dict(self.models())
+        for role in sorted(wanted | here):
+            if wanted.get(role) != here.get(role):
+                raise ModelError(
+                    f"{self.settings.model}: its {role} on {socket.gethostname()} is not the one that the "
+                    "run began with; put the same files on all machines, and run again if they were changed"
+                )
 
     def _folder(self) -> PipelineFolder:
         s = self.settings
@@ -184,7 +227,7 @@ class _Painter:
             "controlnet_conditioning_scale": s.conditioning_scale,
         }
         asked = {name: value for name, value in given.items() if name in takes and value is not None}
-        mixes = (s.true_cfg_scale or 1) > 1 if "true_cfg_scale" in takes else s.guidance_scale > 1
+        mixes = ((s.true_cfg_scale if "true_cfg_scale" in takes else s.guidance_scale) or 1) > 1
         prompts = Prompts.of(pipe, s.max_sequence_length, s.negative_prompt, mixes)
         on_gpu = worker.device.startswith("cuda")
         device = torch.cuda.get_device_name(worker.device) if on_gpu else worker.device
@@ -282,12 +325,17 @@ def _control(files: Files, path: str, digest: str, height: int, width: int) -> n
 
 
 def _check_asked(s: DiffusionSettings, kind: type["DiffusionPipeline"]) -> None:
-    """Raises ModelError for settings that the pipeline would refuse, or ignore in silence."""
+    """Raises ModelError for settings that the pipeline would refuse, or ignore in silence.
+
+    s: with the guidance that is painted with, the pipeline's own where none was asked for.
+    """
     takes = set(inspect.signature(kind.__call__).parameters)
     for setting, argument, hint in (
         (s.negative_prompt, "negative_prompt", "leave negative_prompt out"),
         (s.true_cfg_scale, "true_cfg_scale", "leave true_cfg_scale out"),
+        (s.guidance_scale, "guidance_scale", "leave guidance_scale out"),
         (s.conditioning_scale, "controlnet_conditioning_scale", "the weight of a control LoRA does that"),
+        (s.max_sequence_length, "max_sequence_length", "its encoders read what they were made for"),
     ):
         if setting is not None and argument not in takes:
             raise ModelError(f"{kind.__name__} takes no {argument}; {hint}")
@@ -299,16 +347,28 @@ def _check_asked(s: DiffusionSettings, kind: type["DiffusionPipeline"]) -> None:
             raise ModelError(f"{kind.__name__} reads a negative_prompt only with a {name} over 1")
 
 
+def _check_channels(folder: PipelineFolder) -> None:
+    """Raises ModelError for a FLUX base whose configuration has no channels for the control image."""
+    has = read_json(folder.path / "transformer" / "config.json").get("in_channels")
+    latents = read_json(folder.path / "vae" / "config.json").get("latent_channels")
+    if isinstance(has, int) and isinstance(latents, int) and has != 8 * latents:
+        raise _no_channels(folder, has, 8 * latents)
+
+
+def _no_channels(folder: PipelineFolder, has: int, need: int) -> ModelError:
+    return ModelError(
+        f"{folder.path}: its transformer reads {has} channels, not the {need} of image and control; "
+        "add a control LoRA"
+    )
+
+
 def _check_control(pipe: Pipe, folder: PipelineFolder) -> None:
     """Raises ModelError for a base that has no way in for the control image."""
     transformer = getattr(pipe, "transformer", None)
     if type(pipe).__name__ == "FluxControlPipeline" and transformer is not None:
         need, has = 8 * pipe.vae_latent_channels, transformer.x_embedder.in_features
         if has != need:
-            raise ModelError(
-                f"{folder.path}: its transformer reads {has} channels, not the {need} of image and control; "
-                "add a control LoRA"
-            )
+            raise _no_channels(folder, has, need)
     nets = getattr(pipe, "controlnet", None)
     if nets is not None and hasattr(nets, "nets"):
         raise ModelError(f"{folder.path}: has {len(nets.nets)} ControlNets; one control image feeds one")

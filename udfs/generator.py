@@ -70,8 +70,11 @@ class Generator(ABC):
         """Digests of the model files it paints with, by role. Raises ModelError for files that cannot be."""
         return {}
 
-    def check(self) -> None:
-        """Looks for what would stop it, as far as that takes no model in memory. Raises ModelError."""
+    def check(self, device: str | None = None) -> None:
+        """Looks for what would stop it, as far as that takes no model in memory. Raises ModelError.
+
+        device: torch device string, where it is known what it will paint on.
+        """
         self.models()
 
     def parameters(self) -> Mapping[str, object]:

@@ -189,6 +189,8 @@ def _unwrap(part: Any) -> None:
 
 def _file_in(place: Path, weight_name: str | None) -> Path:
     if place.is_file():
+        if weight_name not in (None, place.name):
+            raise ModelError(f"{place}: is a file, so weight_name {weight_name} does nothing; leave it out")
         return place
     if not place.is_dir():
         raise ModelError(f"{place}: no such LoRA file or folder")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import ModelError
 from schemas.pipeline import DiffusionSettings
+from udfs.guidance import guidance_scale
 from udfs.pipelines import PipelineFolder
 
 if TYPE_CHECKING:
@@ -39,13 +40,16 @@ def load_trainable(settings: DiffusionSettings, device: str) -> "Flow":
     from udfs.prompts import Prompts
 
     folder, name = find_trainable(settings)
+    guidance = guidance_scale(settings, name, folder)
     pipe = folder.load(name, _dtype(settings.dtype, device))
     loras = [LoraFile.find(adapter, i) for i, adapter in enumerate(settings.adapters)]
     # Not fused: full training must see them, and a preference training measures against them.
     stack(pipe, loras, fuse=False)
     length = Prompts.of(pipe, settings.max_sequence_length, None, False).length
     assert length is not None
-    return Flow(pipe, settings.guidance_scale, length)
+    # A transformer without guidance is told none, whatever the number.
+    given = {} if guidance is None else {"guidance_scale": guidance}
+    return Flow(pipe, max_sequence_length=length, **given)
 
 
 def _dtype(name: str, device: str) -> "dtype":

@@ -86,14 +86,22 @@ def test_the_plan_names_what_changed(done):
     assert "[0.5] -> []" in changed
 
 
-def test_a_model_that_cannot_paint_is_said_before_the_labels(done, tmp_path):
+def test_a_model_that_cannot_paint_is_said_before_any_work(done, tmp_path):
     tiny_pipelines.save(tiny_pipelines.flux_base(), tmp_path / "model")
     (tmp_path / "words.jsonl").write_text(json.dumps({"caption": "a man"}))
     file = tmp_path / "pipeline.yaml"
     file.write_text(PIPELINE.replace(", adapters: [{path: lora, weight: 0.5}]", ""))
     with pytest.raises(ModelError, match="FluxPipeline paints without a control image"):
         CliRunner().invoke(app, ["run", str(file)], catch_exceptions=False)
-    assert "labels" not in Lake(tmp_path / "lake").tables()
+    for asked, said in (
+        ("pipeline: FluxControlPipeline", "add a control LoRA"),
+        ("pipeline: FluxControlPipeline, revision: main", "leave revision out"),
+    ):
+        file.write_text(PIPELINE.replace("adapters: [{path: lora, weight: 0.5}]", asked))
+        with pytest.raises(ModelError, match=said):
+            CliRunner().invoke(app, ["run", str(file)], catch_exceptions=False)
+    there = Lake(tmp_path / "lake")
+    assert not [name for name in ("sources", "poses", "labels") if there.table(name).exists()]
     file.write_text(PIPELINE)
     with pytest.raises(ModelError, match="lora: no such LoRA"):
         CliRunner().invoke(app, ["run", str(file)], catch_exceptions=False)

@@ -446,6 +446,6 @@ def test_a_table_made_before_its_newest_columns_gets_them(lake):
 def test_a_table_without_a_column_that_cannot_be_null_is_refused(lake):
     _made_before(lake, "images", ["seed"])
     table = lake.table("images")
-    with pytest.raises(LakeError, match="without the columns seed, .* new lake"):
+    with pytest.raises(LakeError, match=r"without the columns seed, .* new lake"):
         table.append(random_rows("images", 7, 2))
     assert table.version() == 0

@@ -21,6 +21,7 @@ from tests.tiny_pipelines import SIZE, Folder, sample_rows
 from udfs.generate import Diffusion
 from udfs.images import Images
 from udfs.nano_model import TINY
+from udfs.trainable import load_trainable
 from udfs.udf import Worker
 
 KINDS = ("flux_control", "flux_controlnet", "sd_controlnet", "sdxl_controlnet")
@@ -99,8 +100,9 @@ def test_it_is_what_the_pipeline_itself_paints(folders, files, kind):
     pipe.set_progress_bar_config(disable=True)
     controls = [Image.open(io.BytesIO(files.read(p))) for p in rows["control_path"].to_pylist()]
     generators = [torch.Generator().manual_seed(s) for s in rows["seed"].to_pylist()]
-    more = {}
+    more, asked = {}, {"guidance_scale": 4.0}
     if kind == "flux_control":
+        asked = {}
         more["max_sequence_length"] = pipe.tokenizer_2.model_max_length
         shape = (1, 4, SIZE // 4, SIZE // 4)
         # The pipeline draws the control's latents first, from the same generator; here noise is all it gives.
@@ -111,12 +113,12 @@ def test_it_is_what_the_pipeline_itself_paints(folders, files, kind):
         height=SIZE,
         width=SIZE,
         num_inference_steps=2,
-        guidance_scale=4.0,
         generator=generators,
         **{"image" if kind == "sd_controlnet" else "control_image": controls},
         **more,
+        **asked,
     ).images
-    ours = _paint(folders[kind], files, guidance_scale=4.0)(rows).pixels
+    ours = _paint(folders[kind], files, **asked)(rows).pixels
     assert _furthest(np.stack([np.asarray(i) for i in theirs]), ours) <= 1
 
 
@@ -216,6 +218,10 @@ def test_a_setting_changes_the_image_and_the_fingerprint(folders, files, kind, s
             "only with a guidance_scale",
         ),
         ("flux_control", {"pipeline": "FluxPipeline"}, "without a control image"),
+        ("flux_control", {"guidance_scale": 3.5}, "guidance_scale does nothing"),
+        ("flux_controlnet", {"guidance_scale": 3.5}, "guidance_scale does nothing"),
+        ("sd_controlnet", {"max_sequence_length": 40}, "takes no max_sequence_length"),
+        ("flux_control", {"revision": "main"}, "no repository, .* leave revision out"),
     ],
 )
 def test_a_setting_that_would_do_nothing_is_refused_before_the_work(folders, kind, settings, said):
@@ -223,14 +229,69 @@ def test_a_setting_that_would_do_nothing_is_refused_before_the_work(folders, kin
         _generator(folders[kind], **settings).check()
 
 
-def test_a_text_length_for_clip_is_refused(folders, files):
-    with pytest.raises(ModelError, match="takes no max_sequence_length"):
-        _paint(folders["sd_controlnet"], files, max_sequence_length=40)
+def _asks(folder, **settings) -> tuple[float | None, str]:
+    """The guidance that a row tells, and the fingerprint."""
+    generator = _generator(folder, **settings)
+    return generator.guidance_scale, _print(generator)
+
+
+def test_guidance_is_the_pipeline_s_own_unless_asked(folders, files, tmp_path):
+    """And recorded either way, so that to write a default out makes nothing stale."""
+    assert _asks(folders["sd_controlnet"]) == _asks(folders["sd_controlnet"], guidance_scale=7.5)
+    assert _asks(folders["sd_controlnet"])[0] == 7.5
+    assert _asks(folders["sdxl_controlnet"])[0] == 5.0
+    assert _asks(folders["flux_control"])[0] is None
+    assert _asks(folders["flux_controlnet"])[0] is None
+
+    pipe = tiny_pipelines.flux_control()
+    config = dict(pipe.transformer.config) | {"guidance_embeds": True}
+    pipe.register_modules(transformer=type(pipe.transformer).from_config(config))
+    told = tiny_pipelines.save(pipe, tmp_path / "told")
+    assert _asks(told) == _asks(told, guidance_scale=3.5)
+    assert _asks(told)[0] == 3.5
+    assert load_trainable(_generator(told).settings, "cpu").guidance_scale == 3.5
+    assert load_trainable(_generator(told, guidance_scale=2.0).settings, "cpu").guidance_scale == 2.0
+    load_trainable(_generator(folders["flux_control"]).settings, "cpu")
+    rows = sample_rows(files, 1)
+    far = _paint(told, files, guidance_scale=100.0)(rows).pixels
+    assert _furthest(far, _paint(told, files)(rows).pixels) > 1
 
 
 def test_half_precision_on_a_cpu_is_refused(folders, files):
     with pytest.raises(ModelError, match="needs a GPU"):
         _paint(folders["flux_control"], files, dtype="float16")
+    with pytest.raises(ModelError, match="needs a GPU"):
+        _generator(folders["flux_control"], dtype="float16").check("cpu")
+    _generator(folders["flux_control"], dtype="float16").check()
+    _generator(folders["flux_control"], dtype="float16").check("cuda")
+
+
+def test_a_revision_without_what_it_is_of_is_refused():
+    with pytest.raises(ValueError, match="controlnet_revision: there is no controlnet"):
+        DiffusionSettings(controlnet_revision="main")
+
+
+def test_adapters_are_told_apart_by_what_they_are_called():
+    with pytest.raises(ValueError, match="adapter_1 is taken twice"):
+        DiffusionSettings(adapters=(AdapterSettings(path="a", name="adapter_1"), AdapterSettings(path="b")))
+
+
+def test_a_worker_with_another_file_than_the_fingerprint_s_says_which(folders, files, tmp_path):
+    folder = shutil.copytree(folders["flux_control"], tmp_path / "model")
+    lora = tiny_pipelines.save_lora(tiny_pipelines.flux_control(), tmp_path / "lora", seed=1)
+    sent = pickle.dumps(_generator(folder, adapters=(AdapterSettings(path=str(lora)),)).pinned())
+    there = pickle.loads(sent)
+    there.load(Worker("cpu", files))
+    whole = (lora / "pytorch_lora_weights.safetensors").read_bytes()
+    assert "digests" not in there.parameters()
+    tiny_pipelines.save_lora(tiny_pipelines.flux_control(), lora, seed=2)
+    with pytest.raises(ModelError, match=r"its adapter_0 on .* is not the one"):
+        there.load(Worker("cpu", files))
+    (lora / "pytorch_lora_weights.safetensors").write_bytes(whole)
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(ModelError, match=r"its scheduler on .* is not the one"):
+        there.load(Worker("cpu", files))
 
 
 def test_a_controlnet_from_a_folder_of_its_own(folders, files, tmp_path):
@@ -251,6 +312,8 @@ def test_a_base_without_channels_for_the_control_is_refused(files, tmp_path):
     base = tiny_pipelines.save(tiny_pipelines.flux_base(), tmp_path / "base")
     with pytest.raises(ModelError, match=r"reads 16 channels, not the 32 .*add a control LoRA"):
         _paint(base, files, pipeline="FluxControlPipeline")
+    with pytest.raises(ModelError, match=r"reads 16 channels, not the 32 .*add a control LoRA"):
+        _generator(base, pipeline="FluxControlPipeline").check()
 
 
 def test_an_empty_prompt_is_a_row_error(folders, files):
@@ -320,7 +383,7 @@ def test_the_fingerprint_follows_every_ingredient_and_not_the_place(folders, fil
         adapted((lora, 0.5)),
         adapted((other, 1.0)),
         adapted((lora, 1.0), (other, 1.0)),
-        *(_print(_generator(folder, **s)) for s in ({"steps": 3}, {"guidance_scale": 2.0})),
+        *(_print(_generator(folder, **s)) for s in ({"steps": 3}, {"max_sequence_length": 5})),
         _print(_generator(folder, pipeline="FluxControlPipeline")),
     }
     weights = moved / "vae" / "diffusion_pytorch_model.safetensors"
