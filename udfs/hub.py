@@ -26,8 +26,22 @@ def kept(model: str, revision: str | None) -> Path | None:
 
     try:
         return Path(snapshot_download(model, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, ValueError):
+    except LocalEntryNotFoundError as error:
+        # Newer clients know what a whole repository has. None here ever is: nobody wants its pickles.
+        partial = getattr(error, "snapshot_path", None)
+        return None if partial is None else Path(partial)
+    except ValueError:
         return None  # what is no id for the hub is told by `fetch`
+
+
+def snapshot(model: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The folder with all of a repository's files of these patterns, as `fetch` gives it.
+
+    At the commit that was fetched before, if one was, even if the branch has moved on since. What an
+    interrupted download left out comes now; the client does not ask the network where nothing is missing.
+    """
+    before = kept(model, revision)
+    return fetch(model, revision if before is None else before.name, patterns)
 
 
 def fetch(model: str, revision: str | None, patterns: Sequence[str]) -> Path:

@@ -54,10 +54,7 @@ class LoraFile:
         elif not hub.is_fetched(place):
             found = Path(place)
         else:
-            wanted = settings.weight_name or f"*{WEIGHTS}"
-            before = hub.kept(place, settings.revision)
-            whole = before is not None and any(before.glob(wanted))
-            found = before if before and whole else hub.fetch(place, settings.revision, [wanted])
+            found = hub.snapshot(place, settings.revision, [settings.weight_name or f"*{WEIGHTS}"])
         path = _file_in(found, settings.weight_name)
         if path.suffix in PICKLES:
             raise ModelError(f"{path}: is a pickle, which can run code when it is loaded; use {WEIGHTS}")

@@ -51,7 +51,7 @@ def tensor_shapes(path: Path) -> Shapes:
             shapes[name] = tuple(tensor["shape"])
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such model file") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: no intact safetensors file: {error}; fetch it again") from error
     if not shapes:
         raise ModelError(f"{path}: holds no tensor")
@@ -66,7 +66,10 @@ def weight_files(folder: Path) -> list[Path]:
     """
     files = sorted(p for p in folder.glob(f"*{WEIGHTS}") if "." not in p.stem)
     for index in sorted(folder.glob(f"*{WEIGHTS}.index.json")):
-        listed = set(read_json(index).get("weight_map", {}).values())
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            raise ModelError(f"{index}: lists no weights: its weight_map is no object of file names")
+        listed = set(shards.values())
         absent = sorted(listed - {p.name for p in files})
         if absent:
             raise ModelError(f"{folder}: the file {absent[0]} is missing, which {index.name} lists")

@@ -1,6 +1,7 @@
 """A diffusers pipeline as a folder: finding it, refusing what is none, and loading it."""
 
 import inspect
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ _READ = (".json", ".txt", ".model", WEIGHTS)
 """What is read of a component's folder: configurations, vocabularies, merges, weights."""
 
 _WITHOUT_WEIGHTS = ("Tokenizer", "TokenizerFast", "Scheduler", "Processor", "FeatureExtractor")
+_ANY_CLASS = re.compile(r"Auto[A-Z]|\w*Pipeline$")
+"""Classes that load what another file names, such as AutoModel; AutoencoderKL is none of them."""
+
 _OTHER_INPUTS = {"image", "mask_image", "control_mask", "init_image"}
 """Call arguments of pipelines that change or fill a picture instead of painting one."""
 
@@ -57,13 +61,7 @@ class PipelineFolder:
             return cls.open(NANO, without)
         if not hub.is_fetched(model):
             return cls.open(Path(model), without)
-        before = hub.kept(model, revision)
-        if before is not None:
-            try:
-                return cls.open(before, without)
-            except ModelError:
-                pass  # fetched in part: the rest comes now, and what is still wrong is said then
-        folder = hub.fetch(model, revision, [INDEX])
+        folder = hub.snapshot(model, revision, [INDEX])
         index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
         wanted = [f"{name}/*{kind}" for name in index if name not in without for kind in _READ]
         return cls.open(hub.fetch(model, folder.name, [INDEX, *wanted]), without)
@@ -97,6 +95,11 @@ class PipelineFolder:
                 raise ModelError(
                     f"{path}: its {component} comes from {kind[0]}; "
                     f"only {' and '.join(_LIBRARIES)} are loaded"
+                )
+            if _ANY_CLASS.match(str(kind[1])):
+                raise ModelError(
+                    f"{path}: its {component} is a {kind[1]}, which may become any class; only classes by "
+                    "their names are loaded"
                 )
             _check_component(path / component, str(kind[1]))
             components.append(component)
@@ -177,9 +180,7 @@ def find_controlnet(model: str, revision: str | None = None) -> Path:
     """The folder of a ControlNet, by its path or hub id, checked without loading it. Raises ModelError."""
     folder = Path(model)
     if hub.is_fetched(model):
-        before = hub.kept(model, revision)
-        whole = before is not None and (before / "config.json").is_file() and any(before.glob(f"*{WEIGHTS}"))
-        folder = before if before and whole else hub.fetch(model, revision, ["config.json", f"*{WEIGHTS}*"])
+        folder = hub.snapshot(model, revision, ["config.json", f"*{WEIGHTS}*"])
     _refuse_code(folder)
     _check_component(folder, "ControlNetModel")
     return folder
@@ -220,7 +221,7 @@ def _check_component(folder: Path, class_name: str) -> None:
 
 
 def _refuse_code(folder: Path) -> None:
-    code = sorted(p.name for p in folder.glob("*.py"))
+    code = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.py"))
     if code:
         raise ModelError(f"{folder}: holds Python code ({code[0]}), which is never run here")
 

@@ -516,6 +516,7 @@ def test_hub_models_are_pinned_to_their_commits(folders, monkeypatch, tmp_path):
     model = shutil.copytree(folders["flux_control"], tmp_path / "m" / "abcdef")
     kept = {"some/model": model, "some/lora": lora}
     monkeypatch.setattr("udfs.hub.kept", lambda model, revision: kept[model])
+    monkeypatch.setattr("udfs.hub.fetch", lambda model, revision, patterns: kept[model])
     adapters = (AdapterSettings(path="some/lora"), AdapterSettings(path=str(lora)))
     pinned = _generator("some/model", adapters=adapters).pinned()
     assert pinned.settings.revision == "abcdef"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from fnmatch import fnmatch
 
 import diffusers
 import pytest
@@ -84,6 +85,40 @@ def _no_shard(folder):
     )
 
 
+def _code_below(folder):
+    (folder / "unet" / "deep").mkdir()
+    (folder / "unet" / "deep" / "my_unet.py").write_text("raise SystemExit")
+
+
+def _any_model(folder):
+    _index(folder, vae=["diffusers", "AutoModel"])
+
+
+def _any_tokenizer(folder):
+    _index(folder, tokenizer=["transformers", "AutoTokenizer"])
+
+
+def _any_pipeline(folder):
+    _index(folder, vae=["diffusers", "DiffusionPipeline"])
+
+
+def _list_of_shards(folder):
+    _weights(folder).with_suffix(".safetensors.index.json").write_text('{"weight_map": ["a"]}')
+
+
+def _shards_of_lists(folder):
+    _weights(folder).with_suffix(".safetensors.index.json").write_text('{"weight_map": {"a": ["b"]}}')
+
+
+def _nested_header(folder):
+    header = b"[" * 200_000
+    _weights(folder).write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def _nested_index(folder):
+    (folder / "model_index.json").write_text('{"a": ' + "[" * 200_000)
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -91,13 +126,21 @@ def _no_shard(folder):
         (_broken_index, r"model_index\.json: cannot be read"),
         (_no_class, "names no class"),
         (_own_code, "Python code of its own"),
-        (_code_beside, r"Python code \(my_unet\.py\)"),
+        (_code_beside, r"Python code \(unet/my_unet\.py\)"),
         (_other_library, "its vae comes from subprocess"),
         (_pickle, r"weights as a pickle only \(diffusion_pytorch_model\.bin\)"),
         (_no_weights, "has no weights"),
         (_cut, r"no intact safetensors file.*cut off"),
         (_corrupt, "no intact safetensors file"),
         (_no_component, "vae: the folder is missing"),
+        (_code_below, r"Python code \((unet/)?deep/my_unet\.py\)"),
+        (_any_model, "its vae is a AutoModel"),
+        (_any_tokenizer, "its tokenizer is a AutoTokenizer"),
+        (_any_pipeline, "its vae is a DiffusionPipeline"),
+        (_list_of_shards, "its weight_map is no object"),
+        (_shards_of_lists, "its weight_map is no object"),
+        (_nested_header, "no intact safetensors file"),
+        (_nested_index, r"model_index\.json: cannot be read"),
         (_no_shard, "00002-of-00002.safetensors is missing"),
     ],
 )
@@ -211,6 +254,35 @@ def test_a_hub_model_is_fetched_without_pickles_and_code(hub, good):
     assert not [p for p in patterns if p.endswith((".bin", ".py", ".pt", ".ckpt", "*"))]
     with pytest.raises(ModelError, match="other/model: is no folder here, and the Hugging Face Hub"):
         PipelineFolder.find("other/model")
+
+
+@pytest.mark.parametrize("lost", ["tokenizer/tokenizer.json", "unet/diffusion_pytorch_model.safetensors"])
+@pytest.mark.parametrize("knows", [True, False])
+def test_what_an_interrupted_download_left_out_comes_at_the_same_commit(
+    good, tmp_path, monkeypatch, lost, knows
+):
+    """A tokenizer without its vocabulary would load, and read other tokens."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    commit = "0123456789" * 4
+    here = shutil.copytree(good, tmp_path / commit)
+    (here / lost).unlink()
+    asked = []
+
+    def snapshot(repo, revision=None, allow_patterns=None, local_files_only=False):
+        if not local_files_only:
+            asked.append(revision)
+            if any(fnmatch(lost, pattern) for pattern in allow_patterns):
+                shutil.copy(good / lost, here / lost)
+        elif knows:
+            error = LocalEntryNotFoundError("incomplete")
+            error.snapshot_path = str(here)
+            raise error
+        return str(here)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert PipelineFolder.find("some/model", "main").digests() == PipelineFolder.open(good).digests()
+    assert set(asked) == {commit}, "and not where the branch is by now"
 
 
 def test_a_folder_wins_over_a_hub_model(hub, good, monkeypatch, tmp_path):
