@@ -132,7 +132,7 @@ def _train(
         "digests": models,
         "weights": [adapter.weight for adapter in base.settings.adapters],
         "dtype": about["dtype"],
-        "guidance_scale": flow.guidance_scale,
+        "guidance_scale": flow.guidance_scale if flow.transformer.config.guidance_embeds else None,
         "max_sequence_length": flow.max_sequence_length,
     }
 

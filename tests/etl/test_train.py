@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 import torch
-from diffusers import FluxControlPipeline
+from diffusers import FluxControlPipeline, FluxTransformer2DModel
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -155,6 +155,7 @@ def test_the_lineage_says_what_a_lora_was_made_from_and_the_same_training_gives_
     assert inside["data"]["version"] == Lake(home / "lake").table("images").version()
     assert inside["base"]["model"] == "tiny"
     assert set(inside["base"]["digests"]) >= {"transformer", "vae", "text_encoder"}
+    assert inside["base"]["guidance_scale"] is None, "this transformer has no embedding for it"
     assert inside["settings"]["rank"] == 4
     assert inside["settings"]["seed"] == 0
     assert inside["software"]["torch"]
@@ -185,14 +186,20 @@ def test_a_finished_training_called_again_leaves_its_files_as_they_are(home, tmp
 
 
 def test_a_base_that_is_asked_otherwise_is_another_base(home, tmp_path):
-    train(home, "control", tmp_path / "first", "--steps", 1)
+    pipe = build(TINY)
+    config = dict(pipe.transformer.config) | {"guidance_embeds": True}
+    pipe.register_modules(transformer=FluxTransformer2DModel.from_config(config).eval())
+    pipe.save_pretrained(home / "guided")
+    text = PIPELINE.format(lake="lake", generator="{name: diffusers, model: guided}")
+    (home / "first.yaml").write_text(text)
+    train(home, "control", tmp_path / "first", "--steps", 1, base="first")
     adapter = f"{{path: {tmp_path / 'first'}, name: first, weight: 0.5}}"
     asked = {"guidance_scale": 3.5, "max_sequence_length": 16, "dtype": "float32"}
 
     def again(name, weight=0.5, **changes):
         lines = [f"{key}: {value}" for key, value in {**asked, **changes}.items()]
         worn = adapter.replace("0.5", str(weight))
-        generator = f"{{name: diffusers, model: {home / 'tiny'}, {', '.join(lines)}, adapters: [{worn}]}}"
+        generator = f"{{name: diffusers, model: guided, {', '.join(lines)}, adapters: [{worn}]}}"
         (home / f"{name}.yaml").write_text(PIPELINE.format(lake="lake", generator=generator))
         train(home, "control", tmp_path / "out", "--steps", 1, base=name)
 
@@ -201,7 +208,7 @@ def test_a_base_that_is_asked_otherwise_is_another_base(home, tmp_path):
     told = {name: base[name] for name in ("guidance_scale", "max_sequence_length", "dtype", "weights")}
     assert told == {**asked, "dtype": "torch.float32", "weights": [0.5]}
     with pytest.raises(ConfigError, match=r"another training \(data.base.guidance_scale 3.5 -> 2.0\)"):
-        again("guided", guidance_scale=2.0)
+        again("freer", guidance_scale=2.0)
     with pytest.raises(ConfigError, match=r"another training \(data.base.max_sequence_length 16 -> 8\)"):
         again("shorter", max_sequence_length=8)
     with pytest.raises(ConfigError, match=r"data.base.dtype 'torch.float32' -> 'torch.bfloat16'"):
