@@ -6,6 +6,7 @@ from pathlib import Path
 
 from schemas.errors import ModelError
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -48,6 +49,9 @@ def fetch(model: str, revision: str | None, patterns: Sequence[str]) -> Path:
     """The folder with a repository's files of these patterns; its name is the commit. Raises ModelError."""
     from huggingface_hub import snapshot_download
 
+    whole = _whole(model, revision, patterns) if revision and _COMMIT.fullmatch(revision) else None
+    if whole is not None:
+        return whole  # without the bar of a download
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns)))
     except Exception as error:
@@ -56,3 +60,22 @@ def fetch(model: str, revision: str | None, patterns: Sequence[str]) -> Path:
         raise ModelError(
             f"{model}: is no folder here, and the Hugging Face Hub does not give it: {said}"
         ) from error
+
+
+def _whole(model: str, commit: str, patterns: Sequence[str]) -> Path | None:
+    """The folder as it was fetched before, if the list of the commit's files says that nothing is missing."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        from huggingface_hub import get_cached_repo_tree
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    except ImportError:
+        return None  # an older client, which keeps no list
+    try:
+        get_cached_repo_tree(model, revision=commit)
+        return Path(
+            snapshot_download(model, revision=commit, allow_patterns=list(patterns), local_files_only=True)
+        )
+    except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError, ValueError):
+        return None

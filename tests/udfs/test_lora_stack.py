@@ -198,6 +198,9 @@ def test_one_of_several_files_has_to_be_named(made, tmp_path):
     named = AdapterSettings(path=str(tmp_path), weight_name="y.safetensors")
     settings = DiffusionSettings(model=str(made / "flux_control"), adapters=(named,))
     assert "adapter_0" in Diffusion(settings=settings).models()
+    file = AdapterSettings(path=str(tmp_path / "x.safetensors"), weight_name="y.safetensors")
+    with pytest.raises(ModelError, match=r"is a file, so weight_name y\.safetensors does nothing"):
+        Diffusion(settings=settings.model_copy(update={"adapters": (file,)})).models()
 
 
 def test_the_packaged_adapter_is_found_by_its_name(made, monkeypatch, tmp_path):
