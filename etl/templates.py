@@ -25,7 +25,7 @@ captions:
 plan:
   pairing: grammar            # or random, all, key: pairs the captions of files
   captions_per_pose: 1
-  image_size: [256, 256]
+  image_size: [128, 128]      # height, width: what the generator paints well
   betas: resample             # body shapes uniformly in [-1, 1], or keep the pose's own
   camera:                     # degrees and metres
     yaw: [-180, 180]
@@ -38,7 +38,11 @@ body:
   model: standin              # or the path of a licensed SMPLX_NEUTRAL.npz
 
 generator:
-  name: shaded
+  name: diffusers             # or shaded: a renderer, no model
+  model: nano                 # or a folder or hub id of a pipeline with a control input, such as FLUX's
+  steps: 4
+  adapters:                   # LoRAs, all of them active
+    - {name: dpo, path: nano-dpo}   # trained on preferences; `run --no-dpo` leaves it out
 
 image:
   format: jpeg
@@ -47,6 +51,7 @@ image:
 metrics:
   keypoints:
     weights: default
+  # colors: true              # whether clothes and background have the colours that the caption names
 
 policy: strict                # or lenient, or the path of a policy file
 release: 0.1.0                # published at the end of the run, once

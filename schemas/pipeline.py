@@ -75,7 +75,7 @@ class DiffusionSettings(_Settings):
     controlnet_revision: str | None = None
     adapters: tuple[AdapterSettings, ...] = ()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    steps: int = Field(default=8, ge=1, le=1000)
+    steps: int = Field(default=4, ge=1, le=1000)
     guidance_scale: float | None = Field(default=None, ge=0, le=100)
     true_cfg_scale: float | None = Field(default=None, ge=1, le=100)
     conditioning_scale: float | None = Field(default=None, ge=0, le=10)

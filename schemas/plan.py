@@ -107,7 +107,7 @@ class Plan(BaseModel):
     captions_per_pose: int = Field(default=1, ge=1, le=1000)
     draws: int = Field(default=1, ge=1, le=1000)
     camera: Camera = Camera()
-    image_size: tuple[Side, Side] = (256, 256)
+    image_size: tuple[Side, Side] = (128, 128)
     betas: Literal["keep", "resample"] = "resample"
     prompt: str = (
         "A realistic full-body photograph of {caption}. One person, the whole body in the frame, in focus."

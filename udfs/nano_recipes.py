@@ -47,7 +47,7 @@ class Recipe:
     vae_rate: float = 2e-3
     text_rate: float = 2e-3
     rate: float = 2e-3
-    sampling_steps: int = 8
+    sampling_steps: int = 4
     seed: int = 7
 
     @property

@@ -1,6 +1,6 @@
 """Images a second of the diffusion generator, against loops that call the same pipeline themselves.
 
-python -m tests.bench.bench_generate [--model FOLDER] [--config 128] [--images 64] [--batch 8] [--steps 8]
+python -m tests.bench.bench_generate [--model FOLDER] [--config 128] [--images 64] [--batch 8] [--steps 4]
 
 Without `--model`, the packaged nano model; where that is not there, random weights of a nano configuration,
 which take the same time. Rates depend on the machine: what counts are the ratios, of interleaved rounds.
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--captions", type=int, help="distinct captions, by default one an image")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -8,11 +8,13 @@ poses and the photographs are read from ../shared/data; their sets are left out 
 import argparse
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 from udfs.body import Body
@@ -20,11 +22,15 @@ from udfs.keypoint_network import KeypointNetwork
 from udfs.keypoint_quality import Quality, agreement, measure
 from udfs.keypoint_renders import Poses, Renders, make_renders, wild_poses
 from udfs.keypoints import WEIGHTS
+from udfs.nano_renders import make_pairs
+from udfs.nano_training import sample
+from udfs.pipelines import NANO
 from udfs.random_poses import random_poses
 from udfs.shaded import Model
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SEED = 777_777
+SIDE = 128
 
 
 def real_poses(path: Path) -> Poses:
@@ -108,6 +114,20 @@ def photographs(network: KeypointNetwork) -> list[str]:
     return lines
 
 
+def painted(network: KeypointNetwork, model: Model, count: int) -> dict[str, Quality]:
+    """The same samples as the renderer and as the nano model paint them, at the nano model's size."""
+    pipe = DiffusionPipeline.from_pretrained(NANO, dtype=torch.float32, use_safetensors=True)
+    pipe.set_progress_bar_config(disable=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = make_pairs(model, random_poses, count, SEED + 100, SIDE, Path(folder))
+        pictures = {"shaded": pairs.pictures, "nano": sample(pipe, pairs.controls, pairs.prompts, 4)}
+        visible = 2 * ((pairs.keypoints >= 0) & (pairs.keypoints < SIDE)).all(-1).astype(np.int8)
+        return {
+            f"{name}, {SIDE} x {SIDE}": measure(network, list(p), pairs.keypoints, visible, pairs.boxes)
+            for name, p in pictures.items()
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
@@ -147,6 +167,8 @@ def main() -> None:
     of(network, first)
     seeing = given.count / (time.perf_counter() - began)
     out(f"shaded {painting:.1f} images/s, network {seeing:.1f} images/s\n")
+    for name, quality in painted(network, model, given.count).items():
+        out(line(name, quality) + "\n")
     if (DATA / "coco_people").is_dir():
         out("photographs (nothing like them was in the training):\n  ")
         out("\n  ".join(photographs(network)) + "\n")

@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=128, help="poses of each kind")
     parser.add_argument("--size", type=int, default=128, help="side of the pictures")
     parser.add_argument("--model", default="nano", help="nano, or another pipeline's folder")
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=4)
     given = parser.parse_args()
     out = sys.stdout.write
     with tempfile.TemporaryDirectory() as temporary:

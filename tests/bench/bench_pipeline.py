@@ -37,6 +37,7 @@ def _bench(folder: Path, samples: int, count: int, partition_rows: int) -> None:
     file = folder / "pipeline.yaml"
     file.write_text(
         "lake: lake\nposes: [{name: random, path: poses.npz}]\n"
+        "plan: {image_size: [256, 256]}\ngenerator: {name: shaded}\n"
         f"cluster: {{partition_rows: {partition_rows}}}\n"
     )
     pipeline = load_pipeline(file)

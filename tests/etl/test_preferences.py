@@ -199,6 +199,7 @@ def test_the_command_says_why_samples_gave_no_pair(tmp_path):
     file.write_text(
         "lake: lake\n"
         "poses: [{name: demo, path: bundled, every: 400}]\n"
+        "generator: {name: shaded}\n"
         "plan: {image_size: [64, 64], draws: 2, camera: {each_draw: false}}\n"
         "metrics: {colors: true}\n"
         "cluster: {workers: 0}\n"

@@ -18,6 +18,7 @@ PIPELINE = """\
 lake: lake
 poses: [{name: demo, path: bundled, every: 40}]
 plan: {image_size: [96, 96]}
+generator: {name: shaded}
 policy: lenient
 release: 0.1.0
 cluster: {partition_rows: 4, workers: 1}

@@ -25,6 +25,7 @@ poses:
 captions:
   - {{name: coco, path: {data}/captions_coco_val2017_people.json, licence: CC BY 4.0}}
 plan: {{pairing: random, image_size: [192, 192]}}
+generator: {{name: shaded}}
 policy: lenient
 release: 0.1.0
 cluster: {{workers: 2, partition_rows: 32}}

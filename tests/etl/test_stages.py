@@ -23,6 +23,7 @@ BASE = """\
 lake: lake
 poses: [{{name: demo, path: bundled}}]
 plan: {{image_size: [64, 64]}}
+generator: {{name: shaded}}
 body: {{model: body.npz}}
 {more}
 """
