@@ -311,13 +311,16 @@ class LakeTable:
         """The newest version, with all columns. Raises LakeError when it lacks one that cannot be NULL."""
         wanted = Schema.from_arrow(self.spec.schema)
         for _ in range(_ATTEMPTS):
-            delta = DeltaTable.create(
-                self.uri,
-                wanted,
-                mode="ignore",
-                configuration=_CONFIGURATION,
-                storage_options=self.store.delta_options,
-            )
+            try:
+                delta = DeltaTable.create(
+                    self.uri,
+                    wanted,
+                    mode="ignore",
+                    configuration=_CONFIGURATION,
+                    storage_options=self.store.delta_options,
+                )
+            except CommitFailedError:
+                continue  # another writer made it at the same moment: now it is there
             there = {f.name for f in delta.schema().fields}
             lacking = [f for f in wanted.fields if f.name not in there]
             if not lacking:

@@ -219,6 +219,7 @@ def test_a_base_that_is_asked_otherwise_is_another_base(home, tmp_path):
 
 def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(home, tmp_path, monkeypatch):
     train(home, "control", tmp_path / "whole", "--steps", 4)
+    before = signal.getsignal(signal.SIGINT)
     from udfs import training
 
     real, calls = training.rate, []
@@ -233,7 +234,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(home, tmp_path,
     said = train(home, "control", tmp_path / "parts", "--steps", 4, code=130)
     assert "Stopped at step 2 of 4; the same command goes on" in said
     assert not (tmp_path / "parts" / "pytorch_lora_weights.safetensors").exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.setattr(training, "rate", real)
     with pytest.raises(ConfigError, match=r"another training \(settings.seed 0 -> 5\); give --out"):
         train(home, "control", tmp_path / "parts", "--steps", 4, "--seed", 5)
