@@ -127,7 +127,7 @@ def test_the_settings_of_the_readme_are_valid(tmp_path):
     from etl.settings import load_pipeline
 
     blocks = _readme_blocks("yaml")
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         file = tmp_path / "file.yaml"
         file.write_text(block)
