@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from schemas.caption_attributes import CAPTION_ATTRIBUTES
 from schemas.coco import N_KEYPOINTS
+from schemas.curriculum import REASONS
 from schemas.smplx_params import GENDERS, N_JOINTS, N_MARKERS, SMPLX_PARAMS
 
 _UTC = pa.timestamp("us", "UTC")
@@ -76,7 +77,7 @@ CAPTIONS = pa.schema(
 
 SAMPLES = pa.schema(
     [
-        _id("sample_id", "hash of everything below but the fingerprint"),
+        _id("sample_id", "hash of all that shapes its image, and of the plan's seed"),
         _DIGEST,
         _FINGERPRINT,
         _id("pose_id", "row of `poses`"),
@@ -99,6 +100,53 @@ SAMPLES = pa.schema(
         ),
         field("image_height", pa.int32(), "height of the image", unit="px", low=16),
         field("image_width", pa.int32(), "width of the image", unit="px", low=16),
+        field("pick_reason", pa.string(), "what picked the pose; NULL: no rounds", null=True, one_of=REASONS),
+        field("pick_model", pa.string(), "fingerprint of the model that scored it", null=True),
+    ]
+)
+
+SCORES_PREDICTED_OKS = pa.schema(
+    [
+        _id("pose_id", "row of `poses`"),
+        _FINGERPRINT,
+        field("predicted_oks", pa.float32(), "OKS that images of it are expected to reach", low=0, high=1),
+        field("predicted_oks_spread", pa.float32(), "spread of the ensemble's predictions", low=0),
+    ]
+)
+
+SCORES_NOVELTY = pa.schema(
+    [
+        _id("pose_id", "row of `poses`"),
+        _FINGERPRINT,
+        field("novelty", pa.float32(), "distance to the nearest generated pose", unit="m", low=0),
+        _id("nearest_pose_id", "that pose"),
+    ]
+)
+
+SCORES_PLAUSIBILITY = pa.schema(
+    [
+        _id("pose_id", "row of `poses`"),
+        _FINGERPRINT,
+        field("plausibility", pa.float32(), "1: nothing is wrong with it; 0: broken", low=0, high=1),
+        field("joint_excess", pa.float32(), "beyond the joints' limits, the worst joint", unit="rad", low=0),
+        field("penetration", pa.float32(), "depth of one body part in another", unit="m", low=0),
+        field("tilt", pa.float32(), "trunk's angle to the vertical", unit="rad", low=0),
+        field("imbalance", pa.float32(), "centre of mass beyond what it stands on", unit="m", low=0),
+    ]
+)
+
+PICKS = pa.schema(
+    [
+        _id("pose_id", "row of `poses`"),
+        _FINGERPRINT,
+        field("round", pa.int32(), "curriculum round, from 1", low=1),
+        field("rank", pa.int32(), "place in the order of picking, from 0", low=0),
+        field("pick_reason", pa.string(), "what picked it", one_of=REASONS),
+        field("pick_model", pa.string(), "fingerprint of the model that scored it", null=True),
+        field("predicted_oks", pa.float32(), "as in its scores", null=True, low=0, high=1),
+        field("predicted_oks_spread", pa.float32(), "as in its scores", null=True, low=0),
+        field("novelty", pa.float32(), "as in its scores", null=True, unit="m", low=0),
+        field("plausibility", pa.float32(), "as in its scores", null=True, low=0, high=1),
     ]
 )
 
@@ -327,6 +375,10 @@ TABLES: Mapping[str, TableSpec] = {
     "poses": TableSpec(POSES.append(_FINGERPRINT).append(_CONTENT), ("pose_id", *_READ), "digest"),
     "captions": TableSpec(CAPTIONS.append(_FINGERPRINT).append(_CONTENT), ("caption_id", *_READ), "digest"),
     "samples": TableSpec(SAMPLES, ("sample_id", "fingerprint"), "digest"),
+    "picks": TableSpec(PICKS, ("pose_id", "fingerprint")),
+    "scores_predicted_oks": TableSpec(SCORES_PREDICTED_OKS, ("pose_id", "fingerprint")),
+    "scores_novelty": TableSpec(SCORES_NOVELTY, ("pose_id", "fingerprint")),
+    "scores_plausibility": TableSpec(SCORES_PLAUSIBILITY, ("pose_id", "fingerprint")),
     "labels": TableSpec(LABELS, ("sample_id", "fingerprint")),
     "images": TableSpec(IMAGES, ("image_id",), "sample_id"),
     "metrics_keypoints": TableSpec(METRICS_KEYPOINTS, ("image_id", "fingerprint")),

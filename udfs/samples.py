@@ -22,6 +22,9 @@ from udfs.udf import Apply, Udf, Worker
 
 _OUTPUTS = subset(SAMPLES, tuple(n for n in SAMPLES.names if n != "fingerprint"))
 
+PICKED = ("pick_reason", "pick_model")
+"""What the samples of picked poses are told of their pick."""
+
 _RING_POINTS = 32
 """Points a caption has on the ring: many, so that all captions are used about equally often."""
 
@@ -216,6 +219,9 @@ def make_samples(
     table["betas"] = list_column(betas, _OUTPUTS.field("betas").type)
     if margin is None:
         table["camera_margin"] = pa.nulls(n, pa.float32())
+    for name in PICKED:
+        picked = name in poses.column_names
+        table[name] = poses[name].take(pa.array(row)) if picked else pa.nulls(n, pa.string())
     return pa.table({name: table[name] for name in _OUTPUTS.names}, schema=_OUTPUTS)
 
 
