@@ -35,6 +35,7 @@ class Recipe:
         text: steps of the text encoders on captions alone.
         transformer: phases of the transformer and the text encoders.
         vae_rate, text_rate, rate: highest learning rates.
+        first_share: of the transformer's examples, those at the noise that the sampler begins with.
         sampling_steps: of the sampler, for the figures and grids on the way.
         seed: of renders, weights, order and noise.
     """
@@ -47,6 +48,7 @@ class Recipe:
     vae_rate: float = 2e-3
     text_rate: float = 2e-3
     rate: float = 2e-3
+    first_share: float = 1 / 3
     sampling_steps: int = 4
     seed: int = 7
 
@@ -61,7 +63,7 @@ RECIPES: Mapping[str, Recipe] = {
         renders=16_384,
         vae=(Phase(64, 900, 32), Phase(128, 300, 16)),
         text=TextPhase(400, 128),
-        transformer=(Phase(64, 1_600, 32), Phase(128, 3_800, 24)),
+        transformer=(Phase(64, 2_000, 32), Phase(128, 6_500, 24)),
     ),
     "192": Recipe(
         model=CONFIGS["192"],

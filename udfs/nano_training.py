@@ -49,6 +49,14 @@ _GRID = 8
 _AT_ONCE = 32
 _PERSON_WEIGHT = 1.0
 """How much more a token counts that a person fills: people cover a fifth of a picture and are its point."""
+_FEET_WEIGHT = 3.0
+"""And one that their ankles or feet fill: shoes are named in captions and are two tokens large."""
+_FEET = (15, 16)
+"""The ankles among COCO's keypoints."""
+_REACH = 1 / 12
+"""How far from an ankle its foot goes at most, of the picture's side."""
+_FIRST_LEVELS = 0.9
+"""Where the sampler's first step is learned: from this noise level to 1."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +87,35 @@ def encode(pipe: Pipe, pairs: Pairs, size: int, length: int) -> Encoded:
             for pictures in (pairs.pictures, pairs.controls)
         ]
     clip, t5 = (ids.cpu().numpy() for ids in token_ids(pipe, list(pairs.prompts), length))
-    weights = []
-    for part in parts(pairs.controls, 256):
-        n, side = part.shape[:2]
-        cells, tile = size // flow.factor, side // (size // flow.factor)
-        person = (part > 0).any(-1).reshape(n, cells, tile, cells, tile).mean((2, 4))
-        weights.append(1 + _PERSON_WEIGHT * person.reshape(n, -1).astype(np.float32))
+    weights = [
+        _weights(*part, size // flow.factor)
+        for part in zip(parts(pairs.controls, 256), parts(pairs.keypoints, 256), strict=True)
+    ]
     return Encoded(packed[0], packed[1], clip, t5, np.concatenate(weights))
+
+
+def _weights(controls: np.ndarray, keypoints: np.ndarray, cells: int) -> np.ndarray:
+    """(N, cells * cells) float32: what the tokens of N control images (N, S, S, 3) count."""
+    n, side = controls.shape[:2]
+    tile = side // cells
+    person = (controls > 0).any(-1).reshape(n, cells, tile, cells, tile).mean((2, 4))
+    middle = (np.arange(cells) + 0.5) * tile
+    off = np.stack(np.meshgrid(middle, middle), -1) - keypoints[:, _FEET, None, None]
+    feet = (np.linalg.norm(off, axis=-1) < _REACH * side).any(1)
+    counts = 1 + person * (_PERSON_WEIGHT + _FEET_WEIGHT * feet)
+    return counts.reshape(n, -1).astype(np.float32)
+
+
+def _levels(flow: Flow, count: int, tokens: int, share: float, generator: torch.Generator) -> torch.Tensor:
+    """(count,) noise levels: the sampler's logit-normal ones, and a share of them close to 1.
+
+    Sampling begins at 1, where logit-normal levels hardly ever come. A little below it the colour of what is
+    large can be read off the noisy picture; only close to 1 it has to be read in the caption.
+    """
+    levels = flow.levels(count, tokens, generator)
+    first = round(count * share)
+    levels[:first] = 1 - (1 - _FIRST_LEVELS) * torch.rand(first, generator=generator)
+    return levels
 
 
 def train_transformer(
@@ -123,7 +153,7 @@ def train_transformer(
             torch.from_numpy(a[rows]).float().to(device) for a in (data.latents, data.controls, data.weights)
         )
         clip, t5 = (torch.from_numpy(a[rows]).to(device) for a in (data.clip, data.t5))
-        levels = flow.levels(phase.batch, latents.shape[1], generator).to(device)
+        levels = _levels(flow, phase.batch, latents.shape[1], recipe.first_share, generator).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         set_rate(optimizer, recipe.rate, step, steps, min(200, steps // 4 + 1))
         with half(device):
