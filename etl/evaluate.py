@@ -3,7 +3,7 @@
 Both have the same poses, captions, cameras and seeds, so every difference is paired.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from etl.lake import Lake
-from etl.preferences import seed_groups, sequences_of
+from etl.preferences import joined, seed_groups, sequences_of
 from etl.stages import Stages
 from etl.table import computed_by
 from schemas.errors import InputError
@@ -181,7 +181,7 @@ def evaluate_pipelines(
         raise InputError("the two pipelines have different bodies, so their images show different things")
     return evaluate(
         lake,
-        sample_fingerprint=one.samples.fingerprint.value,
+        sample_fingerprints=[one.samples.fingerprint.value],
         label_fingerprint=one.labels.fingerprint.value,
         base=Side.of(one),
         aligned=Side.of(other),
@@ -192,7 +192,7 @@ def evaluate_pipelines(
 def evaluate(
     lake: Lake,
     *,
-    sample_fingerprint: str,
+    sample_fingerprints: Sequence[str],
     label_fingerprint: str,
     base: Side,
     aligned: Side,
@@ -205,12 +205,13 @@ def evaluate(
     All comes from tables but the variety between seeds, for which two pictures each of up to
     `VARIETY_SAMPLES` samples are opened. Colours are compared where both sides measured them.
 
-    sample_fingerprint, label_fingerprint: the plan, and the labels with the control images. unit: what the
-    bootstrap draws: what was held out as a whole, since frames of one sequence resemble each other. seed,
-    resamples: of the bootstrap. Raises InputError when no sample has a measured image on both sides.
+    sample_fingerprints, label_fingerprint: the plans, and the labels with the control images. unit: what
+    the bootstrap draws: what was held out as a whole, since frames of one sequence resemble each other.
+    seed, resamples: of the bootstrap. Raises InputError when no sample has a measured image on both sides.
     """
     names = ["sample_id", "pose_id", "caption_id", "draw"]
-    rows = lake.table("samples").read(names, computed_by([sample_fingerprint])).to_pandas()
+    rows = lake.table("samples").read(names, computed_by(sample_fingerprints)).to_pandas()
+    rows = rows.drop_duplicates("sample_id")  # one that two plans hold is the same in both
     total = len(rows)
     for name, made in zip(SIDES, (base, aligned), strict=True):
         images = _measured_images(lake, made)
@@ -234,7 +235,7 @@ def evaluate(
         _compare(name, kind, a, b, rows["unit"].to_numpy(), seed, resamples)
         for name, kind, a, b in _measured(rows)
     ]
-    varied = _variety(lake, rows, sample_fingerprint)
+    varied = _variety(lake, rows, sample_fingerprints)
     for part in ("person", "background"):
         a, b = (varied[f"{side}_{part}"] for side in SIDES)
         name = f"seeds differ, {part}"
@@ -248,7 +249,7 @@ def evaluate(
         (nobody[0], nobody[1]),
         tuple(m for m in measures if m is not None),
         {
-            "samples": sample_fingerprint,
+            "samples": joined(sample_fingerprints),
             "base": base.image_fingerprint,
             "aligned": aligned.image_fingerprint,
         },
@@ -307,7 +308,7 @@ def _compare(
     return Measure(name, kind, float(base.mean()), float(aligned.mean()), difference, int(known.sum()))
 
 
-def _variety(lake: Lake, rows: pd.DataFrame, samples: str) -> dict[str, np.ndarray]:
+def _variety(lake: Lake, rows: pd.DataFrame, samples: Sequence[str]) -> dict[str, np.ndarray]:
     """How much two seeds of one sample differ, on both sides; pictures of up to VARIETY_SAMPLES samples."""
     group = seed_groups(lake, pa.array(rows["sample_id"].to_numpy()), samples)[0]
     ordered = rows.assign(group=group).sort_values(["group", "draw"], kind="stable")

@@ -1,6 +1,6 @@
 """Applies a policy to the metric tables and keeps the answer. Opens no image."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -86,13 +86,13 @@ def select(
     *,
     metric_fingerprints: Mapping[str, str],
     image_fingerprint: str,
-    sample_fingerprint: str | None = None,
+    sample_fingerprints: Sequence[str] | None = None,
 ) -> Selection:
     """Decides on all measured images and writes the decisions to `selections`.
 
     metric_fingerprints: metric table to the computation to use; an image takes part when it is measured
-    in all of them. image_fingerprint: what made the images. sample_fingerprint: only the samples of one
-    plan; None takes those of every plan.
+    in all of them. image_fingerprint: what made the images. sample_fingerprints: only the samples of
+    these plans; None takes those of every plan.
 
     The same call on the same rows writes nothing. Raises ConfigError for a rule on a table that is not
     among the metrics, and InputError when nothing was measured.
@@ -100,7 +100,7 @@ def select(
     missing = [table for table in policy.tables if table not in metric_fingerprints]
     if missing:
         raise ConfigError(f"policy {policy.name} reads {', '.join(missing)}, which this pipeline has not")
-    images = images_of(lake, image_fingerprint, sample_fingerprint)
+    images = images_of(lake, image_fingerprint, sample_fingerprints)
     rows = images
     for table, value in sorted(metric_fingerprints.items()):
         names = [r.column for r in policy.rules if r.table == table]
@@ -130,11 +130,11 @@ def select(
     )
 
 
-def images_of(lake: Lake, image_fingerprint: str, sample_fingerprint: str | None) -> pa.Table:
+def images_of(lake: Lake, image_fingerprint: str, sample_fingerprints: Sequence[str] | None) -> pa.Table:
     """`image_id` and `sample_id` of the images to decide on, by id."""
     rows = lake.table("images").read(["image_id", "sample_id"], computed_by([image_fingerprint]))
-    if sample_fingerprint is not None:
-        planned = lake.table("samples").read(["sample_id"], computed_by([sample_fingerprint]))
+    if sample_fingerprints is not None:
+        planned = lake.table("samples").read(["sample_id"], computed_by(sample_fingerprints))
         rows = rows.filter(pc.is_in(rows.column("sample_id"), planned.column("sample_id")))
     return rows.sort_by("image_id")
 

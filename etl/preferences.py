@@ -1,12 +1,11 @@
 """Applies a preference policy to measured images that differ in their seed alone. Opens no image."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -84,13 +83,13 @@ def prefer(
     *,
     metric_fingerprints: Mapping[str, str],
     image_fingerprint: str,
-    sample_fingerprint: str,
+    sample_fingerprints: Sequence[str],
 ) -> Preferences:
-    """Chooses pairs among the measured images of one plan and writes them to `preferences`.
+    """Chooses pairs among the measured images of some plans and writes them to `preferences`.
 
     metric_fingerprints: metric table to the computation to use; an image takes part when all tables that
-    the policy reads have measured it. image_fingerprint, sample_fingerprint: what made the images, and
-    the plan they belong to.
+    the policy reads have measured it. image_fingerprint, sample_fingerprints: what made the images,
+    and the plans they belong to.
 
     The same call on the same rows writes nothing. Raises ConfigError for a policy that reads a table which
     is not among the metrics, and InputError when nothing was measured.
@@ -102,7 +101,7 @@ def prefer(
             "measure: see `metrics` in the pipeline file"
         )
     used = {table: metric_fingerprints[table] for table in policy.tables}
-    images = images_of(lake, image_fingerprint, sample_fingerprint)
+    images = images_of(lake, image_fingerprint, sample_fingerprints)
     rows = images
     for table, value in used.items():
         names = [c for c in policy.columns if c in lake.table(table).spec.schema.names]
@@ -111,7 +110,7 @@ def prefer(
         raise InputError(
             f"no image is measured yet: {images.num_rows} images are there; `posedreamer run` measures them"
         )
-    group, first, samples = seed_groups(lake, rows.column("sample_id"), sample_fingerprint)
+    group, first, samples = seed_groups(lake, rows.column("sample_id"), sample_fingerprints)
     sequence = sequences_of(lake, samples.column("pose_id").to_numpy()[first])
     ids = rows.column("image_id").to_numpy()
     pairs = choose_pairs(policy, group, sequence, ids, rows)
@@ -120,7 +119,7 @@ def prefer(
     upstream = {
         "policy": policy.fingerprint.value,
         "images": image_fingerprint,
-        "samples": sample_fingerprint,
+        "samples": joined(sample_fingerprints),
         **used,
     }
     made = fingerprint("preferences", VERSION, parameters, upstream=upstream)
@@ -144,18 +143,24 @@ def prefer(
     )
 
 
+def joined(fingerprints: Sequence[str]) -> str:
+    """One text for the fingerprints of some plans, in any order; that of a single one is itself."""
+    return "+".join(sorted(set(fingerprints)))
+
+
 def seed_groups(
-    lake: Lake, sample_ids: pa.Array | pa.ChunkedArray, sample_fingerprint: str
+    lake: Lake, sample_ids: pa.Array | pa.ChunkedArray, sample_fingerprints: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, pa.Table]:
-    """Which of a plan's samples differ in their seed alone.
+    """Which of the plans' samples differ in their seed alone.
 
     Returns the (N,) group of each sample, the (G,) first sample of each group, and N rows of what tells
     groups apart.
     """
     names = ["sample_id", *_ALIKE, "betas"]
-    samples = lake.table("samples").read(names, computed_by([sample_fingerprint]))
-    known = pd.Index(samples.column("sample_id").to_numpy())
-    samples = samples.take(pa.array(known.get_indexer(pd.Index(sample_ids.to_numpy()))))
+    samples = lake.table("samples").read(names, computed_by(sample_fingerprints))
+    # A sample that two plans hold is the same in both.
+    known, place = np.unique(samples.column("sample_id").to_numpy(), return_index=True)
+    samples = samples.take(pa.array(place[np.searchsorted(known, sample_ids.to_numpy())]))
     n = samples.num_rows
     columns = [samples.column(name).to_numpy(zero_copy_only=False) for name in _ALIKE]
     columns.append(matrix(samples, "betas"))

@@ -212,7 +212,7 @@ def select_images(lake: Lake, pipeline: Pipeline, policy: str | None = None) -> 
         rules,
         metric_fingerprints={metric.table: metric.fingerprint.value for metric in used},
         image_fingerprint=stages.images.fingerprint.value,
-        sample_fingerprint=stages.samples.fingerprint.value,
+        sample_fingerprints=[stages.samples.fingerprint.value],
     )
 
 
@@ -226,7 +226,7 @@ def choose_preferences(lake: Lake, pipeline: Pipeline, policy: str | None = None
         load_preference_policy(policy or DEFAULT),
         metric_fingerprints={metric.table: metric.fingerprint.value for metric in stages.metrics},
         image_fingerprint=stages.images.fingerprint.value,
-        sample_fingerprint=stages.samples.fingerprint.value,
+        sample_fingerprints=[stages.samples.fingerprint.value],
     )
 
 

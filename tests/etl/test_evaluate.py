@@ -80,7 +80,7 @@ class Made:
         metrics = {"metrics_keypoints": METRICS} | ({"metrics_colors": COLORS} if colors else {})
         return evaluate(
             self.lake,
-            sample_fingerprint=SAMPLES,
+            sample_fingerprints=[SAMPLES],
             label_fingerprint=LABELS,
             base=Side(BASE, metrics),
             aligned=Side(ALIGNED, metrics),

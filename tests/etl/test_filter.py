@@ -88,13 +88,13 @@ def test_an_image_without_a_measurement_is_left_out_and_counted(lake):
 def test_images_of_another_plan_can_be_left_out(lake):
     metrics = {"metrics_keypoints": METRICS}
     policy = load_policy("lenient")
-    for plan, images in ((SAMPLES, 400), (None, 400)):
+    for plans, images in (([SAMPLES], 400), (["x", SAMPLES], 400), (None, 400)):
         found = select(
-            lake, policy, metric_fingerprints=metrics, image_fingerprint=IMAGES, sample_fingerprint=plan
+            lake, policy, metric_fingerprints=metrics, image_fingerprint=IMAGES, sample_fingerprints=plans
         )
         assert found.images == images
     with pytest.raises(InputError, match="no image is measured yet: 0 images"):
-        select(lake, policy, metric_fingerprints=metrics, image_fingerprint=IMAGES, sample_fingerprint="x")
+        select(lake, policy, metric_fingerprints=metrics, image_fingerprint=IMAGES, sample_fingerprints=["x"])
 
 
 def test_a_policy_without_rules_keeps_all(lake):

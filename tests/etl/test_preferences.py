@@ -51,7 +51,7 @@ def run(lake: Lake, policy: PreferencePolicy = POLICY, metrics: str = METRICS):
         policy,
         metric_fingerprints={"metrics_keypoints": metrics},
         image_fingerprint=IMAGES,
-        sample_fingerprint=SAMPLES,
+        sample_fingerprints=[SAMPLES],
     )
 
 
@@ -152,7 +152,7 @@ def test_an_image_that_lacks_a_measurement_of_the_policy_takes_no_part(lake):
         policy,
         metric_fingerprints={"metrics_keypoints": METRICS, "metrics_colors": "5" * 16},
         image_fingerprint=IMAGES,
-        sample_fingerprint=SAMPLES,
+        sample_fingerprints=[SAMPLES],
     )
     assert (chosen.images, chosen.unmeasured, chosen.pairs) == (2, 1, 0)
 
