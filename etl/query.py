@@ -1,6 +1,7 @@
 """Reads published releases: columns and conditions are pushed down to the files."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -10,7 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.errors import InputError, LakeError
+from etl.release_events import States, read_states, unknown_release
+from schemas.errors import DeprecatedRelease, InputError
 from schemas.smplx_params import SMPLX_PARAMS
 from schemas.tables import DATASET
 from schemas.where import parse_where
@@ -31,6 +33,8 @@ class Release:
         name: semantic version.
         dataset_version: version of the Delta table `dataset` that holds exactly this release's rows.
         rows: their number; also `len(release)`.
+        parent: the release that it follows.
+        tags, deprecated: its tags, and why it is deprecated, when it was opened.
     """
 
     lake: "Lake"
@@ -43,6 +47,9 @@ class Release:
     manifest_sha256: str
     notes: str | None
     created_at: pd.Timestamp
+    parent: str | None = None
+    tags: tuple[str, ...] = ()
+    deprecated: str | None = None
 
     def __len__(self) -> int:
         return self.rows
@@ -129,29 +136,43 @@ class Release:
 
 
 def releases(lake: "Lake") -> list[Release]:
-    """All published releases, oldest first."""
+    """All published releases but the deleted ones, oldest first."""
+    states = read_states(lake)
     rows = lake.table("releases").read().sort_by("created_at").to_pylist()
-    return [_release(lake, row) for row in rows]
+    return [_release(lake, row, states) for row in rows if row["release"] not in states.deleted]
 
 
 def release(lake: "Lake", name: str) -> Release:
-    """One release by name. Raises LakeError when there is none of that name."""
-    rows = lake.table("releases").read(where=pc.field("release") == name).to_pylist()
-    if not rows:
-        names = [r.name for r in releases(lake)]
-        there = f"there are {', '.join(names)}" if names else "none was published yet"
-        raise LakeError(f"the lake {lake.url} has no release {name!r}; {there}")
-    return _release(lake, rows[0])
+    """One release by name or tag; warns when it is deprecated. Raises LakeError when there is none."""
+    states = read_states(lake)
+    found = states.tags.get(name, name)
+    rows = lake.table("releases").read(where=pc.field("release") == found).to_pylist()
+    if not rows or found in states.deleted:
+        raise unknown_release(lake, states, name)
+    if found in states.deprecated:
+        said = f"release {found} is deprecated: {states.deprecated[found]}"
+        warnings.warn(said, DeprecatedRelease, stacklevel=3)
+    return _release(lake, rows[0], states)
 
 
 def releases_frame(lake: "Lake") -> pd.DataFrame:
-    """All published releases as a dataframe, oldest first."""
-    return lake.table("releases").read().sort_by("created_at").to_pandas()
+    """All published releases but the deleted ones as a dataframe, oldest first.
+
+    `tags` are those of each, with spaces between; `deprecated` says why, and is None for the others.
+    """
+    states = read_states(lake)
+    frame = lake.table("releases").read().sort_by("created_at").to_pandas()
+    frame = frame[~frame["release"].isin(list(states.deleted))].reset_index(drop=True)
+    tags = [" ".join(states.tags_of(name)) for name in frame["release"]]
+    why = [states.deprecated.get(name) for name in frame["release"]]
+    return frame.assign(tags=pd.Series(tags, dtype=object), deprecated=pd.Series(why, dtype=object))
 
 
-def _release(lake: "Lake", row: dict[str, Any]) -> Release:
+def _release(lake: "Lake", row: dict[str, Any], states: States) -> Release:
     facts = {k: v for k, v in row.items() if k not in ("release", "created_at")}
-    return Release(lake, row["release"], created_at=pd.Timestamp(row["created_at"]), **facts)
+    name, created = row["release"], pd.Timestamp(row["created_at"])
+    tags, why = states.tags_of(name), states.deprecated.get(name)
+    return Release(lake, name, created_at=created, tags=tags, deprecated=why, **facts)
 
 
 def _shaped(name: str, column: pa.ChunkedArray) -> np.ndarray:

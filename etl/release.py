@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +24,9 @@ from etl.join import Part, join
 from etl.lake import Lake
 from etl.parquet import DataFile
 from etl.query import Release, release, releases
+from etl.release_events import NO_PARENT, read_states
 from etl.table import computed_by
+from etl.verify import THREADS, file_sha256
 from schemas.errors import ConfigError, ConflictError, InputError, LakeError
 from schemas.fingerprint import fingerprint
 from schemas.tables import DATASET, KEYPOINT_METRICS, LABEL_COLUMNS
@@ -31,32 +34,41 @@ from schemas.version import VERSION_PATTERN
 
 VERSION = 1
 METRIC_TABLE = "metrics_keypoints"
-_BLOCK = 1 << 22
 
 
 def create_release(
-    lake: Lake, name: str, selection: Selection, *, label_fingerprint: str, notes: str | None = None
+    lake: Lake,
+    name: str,
+    selection: Selection,
+    *,
+    label_fingerprint: str,
+    notes: str | None = None,
+    parent: str | None = None,
 ) -> Release:
     """Publishes the images that a selection keeps.
 
     Args:
-        name: a semantic version that no release has.
+        name: a semantic version that no release has or had.
         label_fingerprint: what computed the labels of the images.
         notes: the author's words.
+        parent: the release that this one follows, by name or tag, by default the newest; `none`: none.
 
     Raises:
         ConfigError: the name is no semantic version or is taken.
+        ConflictError: another process publishes under this name at the same time.
         InputError: the selection keeps nothing.
-        LakeError: rows of the images are missing.
+        LakeError: rows of the images are missing, or the parent is.
     """
     if not re.fullmatch(VERSION_PATTERN, name) or len(name) > 100:
         raise ConfigError(f"release {name!r} is no semantic version, such as 0.1.0 or 1.0.0-beta.1")
     _refuse_taken(lake, name)
+    follows = _parent(lake, parent)
     if not selection.kept:
         raise InputError(
             f"policy {selection.policy.name} keeps none of the {selection.images} images: nothing to publish"
         )
     recipe = _recipe(selection, label_fingerprint)
+    before = lake.table("dataset").version()
     version = _unnamed_version(lake, name, recipe)
     if version is None:
         inputs = {table: at for table, at in lake.tables().items() if table != "dataset"}
@@ -66,9 +78,13 @@ def create_release(
             "posedreamer.recipe": recipe,
             "posedreamer.inputs": json.dumps(inputs),
         }
-        version = lake.table("dataset").replace(files, note).version
+
+        def unless(newest: int) -> None:
+            _refuse_rival(lake, name, newest - (-1 if before is None else before))
+
+        version = lake.table("dataset").replace(files, note, unless).version
         assert version is not None  # replace commits or raises
-    path, digest = _write_manifest(lake, name, version, selection, label_fingerprint)
+    path, digest = _write_manifest(lake, name, version, selection, label_fingerprint, follows)
     row = {
         "release": name,
         "dataset_version": version,
@@ -79,6 +95,7 @@ def create_release(
         "rows": selection.kept,
         "notes": notes,
         "created_at": datetime.now(UTC),
+        "parent": follows,
     }
     table = lake.table("releases")
     if not table.append(pa.Table.from_pylist([row], schema=table.spec.schema)).rows:
@@ -92,11 +109,30 @@ def list_releases(lake: Lake) -> list[Release]:
 
 
 def _refuse_taken(lake: Lake, name: str) -> None:
-    names = [r.name for r in releases(lake)]
-    if name in names:
-        raise ConfigError(
-            f"release {name} is there already and never changes; choose another name than {', '.join(names)}"
-        )
+    rows = lake.table("releases").read(["release", "created_at"]).sort_by("created_at")
+    names = rows.column("release").to_pylist()
+    if name not in names:
+        return
+    gone = name in read_states(lake).deleted
+    was = "was deleted, and its name is not used again" if gone else "is there already and never changes"
+    raise ConfigError(f"release {name} {was}; choose another name than {', '.join(names)}")
+
+
+def _refuse_rival(lake: Lake, name: str, commits: int) -> None:
+    """Raises ConflictError when one of the newest commits is another process's attempt at this release."""
+    newest = lake.table("dataset").history(commits) if commits else []
+    if any(commit.get("posedreamer.release") == name for commit in newest):
+        raise ConflictError(f"release {name} is being published by another process; nothing was done here")
+
+
+def _parent(lake: Lake, parent: str | None) -> str | None:
+    """Name of the release that a new one follows."""
+    if parent == NO_PARENT:
+        return None
+    there = releases(lake)
+    if parent is None:
+        return there[-1].name if there else None
+    return release(lake, parent).name
 
 
 def _recipe(selection: Selection, label_fingerprint: str) -> str:
@@ -105,8 +141,11 @@ def _recipe(selection: Selection, label_fingerprint: str) -> str:
 
 
 def _unnamed_version(lake: Lake, name: str, recipe: str) -> int | None:
-    """The version that an earlier attempt at this very release has committed."""
-    for commit in lake.table("dataset").history():
+    """The version that an earlier attempt at this very release has committed, if it is the newest.
+
+    Of an older one that no release names, maintenance may be removing the files.
+    """
+    for commit in lake.table("dataset").history(1):
         if commit.get("posedreamer.release") == name and commit.get("posedreamer.recipe") == recipe:
             return int(commit["version"])
     return None
@@ -180,15 +219,21 @@ def _order(lake: Lake, inputs: Mapping[str, int], selection: Selection, metric: 
 
 
 def _write_manifest(
-    lake: Lake, name: str, version: int, selection: Selection, label_fingerprint: str
+    lake: Lake, name: str, version: int, selection: Selection, label_fingerprint: str, parent: str | None
 ) -> tuple[str, str]:
-    """Path and SHA-256 of the manifest."""
+    """Path and SHA-256 of the manifest.
+
+    It vouches for the Parquet files, and their rows for images and control images: no list of millions here.
+    """
     table = lake.table("dataset")
     commit = next(c for c in table.history() if c["version"] == version)
-    images = table.read(["image_path", "image_sha256"], version=version)
+    files = table.files(version)
+    with ThreadPoolExecutor(THREADS) as threads:
+        digests = list(threads.map(lambda path: file_sha256(lake.store, path), files))
     facts: dict[str, Any] = {
         "release": name,
-        "rows": images.num_rows,
+        "parent": parent,
+        "rows": selection.kept,
         "dataset_version": version,
         "committed_at": pd.Timestamp(commit["timestamp"], unit="ms", tz="UTC").isoformat(),
         "table_versions": json.loads(commit["posedreamer.inputs"]),
@@ -201,19 +246,11 @@ def _write_manifest(
             **selection.metric_fingerprints,
         },
         "software": software(),
-        "dataset_files": {path: _file_sha256(lake, path) for path in table.files(version)},
-        "image_files": dict(zip(*(images.column(c).to_pylist() for c in images.column_names), strict=True)),
+        "dataset_files": dict(zip(files, digests, strict=True)),
     }
     data = json.dumps(facts, indent=1, ensure_ascii=False).encode()
-    # Two processes that publish different rows under one name must not overwrite each other's manifest.
-    path = f"files/releases/{name}/manifest-{version}.json"
+    digest = hashlib.sha256(data).hexdigest()
+    # Two processes that publish under one name must not overwrite each other's manifest.
+    path = f"files/releases/{name}/manifest-{version}-{digest[:16]}.json"
     lake.store.write(path, data)
-    return path, hashlib.sha256(data).hexdigest()
-
-
-def _file_sha256(lake: Lake, path: str) -> str:
-    digest = hashlib.sha256()
-    with lake.store.fs.open(lake.store.full(path), "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    return path, digest

@@ -4,7 +4,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -163,6 +163,13 @@ class LakeTable:
             return []
         return _files(self.delta(version), self.name)
 
+    def described(self, version: int | None = None) -> pd.DataFrame:
+        """What the log says of the version's files: `path` relative to the lake, `size_bytes`, `num_records`,
+        `modification_time` in ms, and a column's bounds, such as `min.oks`; in the order of `files`."""
+        actions = pa.table(self.delta(version).get_add_actions(flatten=True)).to_pandas()
+        actions["path"] = [f"{self.name}/{path}" for path in actions["path"]]
+        return actions.sort_values("path").reset_index(drop=True)
+
     def dataset(self, version: int | None = None) -> pads.Dataset:
         """A pyarrow dataset with our schema, so that label arrays are fixed-size lists; lazy."""
         schema = self.spec.schema
@@ -248,11 +255,18 @@ class LakeTable:
                 return Commit(version, sum(f.rows for f in kept), repeated)
         raise self._busy()
 
-    def replace(self, files: Sequence[DataFile], note: Mapping[str, str] | None = None) -> Commit:
+    def replace(
+        self,
+        files: Sequence[DataFile],
+        note: Mapping[str, str] | None = None,
+        unless: Callable[[int], None] = lambda version: None,
+    ) -> Commit:
         """Makes the next version hold the rows of these files and no others; older versions keep theirs.
 
         Checks as `commit` does. Raises LakeError for a damaged file, for two rows with one key, and when
         there are no files; then nothing is committed.
+
+        unless: is told the version that the commit will follow, and raises when that must not be.
         """
         if not files:
             raise LakeError(f"table {self.name}: nothing was committed: no files to replace its rows with")
@@ -261,10 +275,30 @@ class LakeTable:
             raise LakeError(f"table {self.name}: nothing was committed: {repeated} rows are there twice")
         for _ in range(_ATTEMPTS):
             delta = self._open_or_create()
+            unless(delta.version())
             replaced = [path.removeprefix(f"{self.name}/") for path in _files(delta, self.name)]
             version = self._transact(delta, kept, replaced, note)
             if version is not None:
                 return Commit(version, sum(f.rows for f in kept), 0)
+        raise self._busy()
+
+    def rearrange(
+        self, old: Sequence[str], new: Sequence[DataFile], note: Mapping[str, str] | None = None
+    ) -> int | None:
+        """Puts files in the place of others that hold the same rows; the version, or None when one of the
+        old ones is no longer part of the table, and nothing was changed.
+
+        The commit says that it changes no data: who follows the table for new rows passes it over. Another
+        process that commits meanwhile sees that files are gone, and reads the keys anew.
+        """
+        for _ in range(_ATTEMPTS):
+            delta = self._open_or_create()
+            if not set(old) <= set(_files(delta, self.name)):
+                return None
+            names = [path.removeprefix(f"{self.name}/") for path in old]
+            version = self._transact(delta, new, names, note, changed=False)
+            if version is not None:
+                return version
         raise self._busy()
 
     def _transact(
@@ -273,8 +307,12 @@ class LakeTable:
         added: Sequence[DataFile],
         removed: Sequence[str],
         note: Mapping[str, str] | None,
+        changed: bool = True,
     ) -> int | None:
-        """Commits on top of the version that `delta` has read; None when another writer was first."""
+        """Commits on top of the version that `delta` has read; None when another writer was first.
+
+        changed: whether the rows are others than before.
+        """
         mark = uuid.uuid4().hex
         rows = str(sum(f.rows for f in added))
         number = (delta.transaction_version(_WRITER) or 0) + 1
@@ -284,8 +322,8 @@ class LakeTable:
             max_commit_retries=100,
         )
         now = int(time.time() * 1000)
-        actions: list[AddAction | RemoveAction] = [RemoveAction(name, True, now) for name in removed]
-        actions += [AddAction(f.name, f.size, {}, f.modified, True, f.stats) for f in added]
+        actions: list[AddAction | RemoveAction] = [RemoveAction(name, changed, now) for name in removed]
+        actions += [AddAction(f.name, f.size, {}, f.modified, changed, f.stats) for f in added]
         try:
             delta.create_write_transaction(
                 actions,

@@ -2,15 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from etl.lake import Lake
+from etl.parquet import open_parquet
 from etl.query import Release
+from etl.store import Store
 from schemas.errors import LakeError
 
-_THREADS = 8
+THREADS = 8
+_BLOCK = 1 << 22
+_PICTURES = {"image_path": "image_sha256", "control_path": "control_sha256"}
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,22 @@ class Fault:
     what: str
 
 
+def file_sha256(store: Store, path: str) -> str:
+    """SHA-256 of a file of any size, block by block. Raises FileNotFoundError."""
+    digest = hashlib.sha256()
+    with store.fs.open(store.full(path), "rb", block_size=_BLOCK) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def verify_release(
     lake: Lake, name: str, watch: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Fault]:
     """Everything wrong with a release; empty when it is intact.
+
+    The manifest vouches for the Parquet files, and the rows of those for images and control images: a picture
+    that only a damaged Parquet file names is not looked at.
 
     watch: called with the number of files checked and their total. Raises LakeError when there is no
     release of that name.
@@ -38,26 +54,30 @@ def verify_release(
         return [Fault(release.manifest_path, "the manifest is not the one that was published")]
     manifest = json.loads(data)
     files: dict[str, str] = manifest["dataset_files"]
-    rows = _check(lake, files, watch)
-    if not rows:
-        # What is whole can be read: whether it says the same, and where the control images are.
-        rows = [Fault("dataset", what) for what in _version_faults(lake, release, files)]
-    pictures: dict[str, str] = dict(manifest["image_files"])
-    if not rows:
-        controls = release.to_arrow(["control_path", "control_sha256"])
-        pictures |= dict(zip(*(c.to_pylist() for c in controls.columns), strict=True))
-    return rows + _check(lake, pictures, watch)
+    total = len(files) + len(_PICTURES) * release.rows
+    with ThreadPoolExecutor(THREADS) as threads:
+        done = 0
 
+        def check(wanted: Iterable[tuple[str, str]]) -> Iterator[Fault]:
+            nonlocal done
+            for fault in threads.map(lambda item: _file_fault(lake, *item), wanted):
+                done += 1
+                watch(done, total)
+                if fault:
+                    yield fault
 
-def _check(lake: Lake, files: Mapping[str, str], watch: Callable[[int, int], None]) -> list[Fault]:
-    """Faults of the files, given the SHA-256 of each."""
-    faults = []
-    with ThreadPoolExecutor(_THREADS) as threads:
-        found = threads.map(lambda item: _file_fault(lake, *item), sorted(files.items()))
-        for done, fault in enumerate(found, 1):
-            watch(done, len(files))
-            if fault:
-                faults.append(fault)
+        faults = list(check(sorted(files.items())))
+        if not faults:
+            # What is whole can be read: whether it says the same.
+            faults += [Fault("dataset", what) for what in _version_faults(lake, release, files)]
+        damaged = {fault.path for fault in faults}
+        faults += _source_faults(lake, manifest["table_versions"], threads)
+        for path in sorted(files.keys() - damaged):
+            with open_parquet(lake.store, path) as parquet:
+                rows = parquet.read([*_PICTURES, *_PICTURES.values()])
+            for column, digest in _PICTURES.items():
+                found = (rows.column(c).to_pylist() for c in (column, digest))
+                faults += check(zip(*found, strict=True))
     return faults
 
 
@@ -77,11 +97,36 @@ def _version_faults(lake: Lake, release: Release, files: Mapping[str, str]) -> I
         yield f"version {release.dataset_version} has {rows} rows and not {release.rows}"
 
 
+def _source_faults(lake: Lake, versions: Mapping[str, int], threads: ThreadPoolExecutor) -> Iterator[Fault]:
+    """Files that the pinned versions of the other tables lack, or that have another size."""
+    for name, version in versions.items():
+        try:
+            files = lake.table(name).described(version)
+        except LakeError as error:
+            yield Fault(name, str(error))
+            continue
+        sizes = list(threads.map(lambda path: _size(lake.store, path), files["path"]))
+        for path, size, published in zip(files["path"], sizes, files["size_bytes"], strict=True):
+            if size is None:
+                yield Fault(path, f"is missing: version {version} of {name}, which the release pins, has it")
+            elif size != published:
+                yield Fault(path, f"has {size} bytes and not {published}")
+
+
+def _size(store: Store, path: str) -> int | None:
+    try:
+        return store.fs.info(store.full(path))["size"]
+    except FileNotFoundError:
+        return None
+
+
 def _file_fault(lake: Lake, path: str, sha256: str) -> Fault | None:
     try:
-        data = lake.store.read(path)
+        found = file_sha256(lake.store, path)
     except FileNotFoundError:
         return Fault(path, "is missing")
-    if hashlib.sha256(data).hexdigest() != sha256:
+    except OSError as error:
+        return Fault(path, f"cannot be read: {error}")
+    if found != sha256:
         return Fault(path, "is not the file that was published: its SHA-256 differs")
     return None

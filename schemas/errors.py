@@ -60,3 +60,7 @@ class StageError(PosedreamerError):
 
     code = "stage"
     retryable = True
+
+
+class DeprecatedRelease(UserWarning):
+    """A release was opened that its author has deprecated; it reads as ever."""

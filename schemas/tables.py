@@ -297,6 +297,18 @@ RELEASES = pa.schema(
         field("rows", pa.int64(), "rows of this release", low=0),
         field("notes", pa.string(), "the author's words", null=True),
         field("created_at", _UTC, "when it was published"),
+        field("parent", pa.string(), "release that it follows; NULL: none, or not noted", null=True),
+    ]
+)
+
+RELEASE_EVENTS = pa.schema(
+    [
+        field("number", pa.int64(), "place in the order of events, from 0", low=0),
+        field("release", pa.string(), "row of `releases`"),
+        field("event", pa.string(), "what happened", one_of=("tag", "untag", "deprecate", "delete")),
+        field("tag", pa.string(), "the name that was given or taken; NULL: another event", null=True),
+        field("reason", pa.string(), "why", null=True),
+        field("at", _UTC, "when"),
     ]
 )
 
@@ -387,6 +399,8 @@ TABLES: Mapping[str, TableSpec] = {
     "preferences": TableSpec(PREFERENCES, ("selection", "preference_id")),
     "dataset": TableSpec(DATASET, ("image_id",)),
     "releases": TableSpec(RELEASES, ("release",)),
+    # A number is taken once, so what is decided on the events before it holds when it is written.
+    "release_events": TableSpec(RELEASE_EVENTS, ("number",)),
     "failures": TableSpec(FAILURES, ("stage", "row_id", "fingerprint", "attempt")),
     "fingerprints": TableSpec(FINGERPRINTS, ("fingerprint",)),
 }
