@@ -4,20 +4,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.fingerprints import register
 from etl.lake import Lake
-from etl.table import computed_by
+from etl.measured import images_of, with_facts, with_metrics
 from schemas.errors import ConfigError, InputError
 from schemas.fingerprint import Fingerprint, fingerprint
 from schemas.ids import text_hash
-from schemas.policy import Policy, decide, parse_policy
+from schemas.policy import Decision, Policy, decide, parse_policy
+from schemas.rule_columns import metric_columns, rule_columns
 from schemas.yaml_file import did_you_mean
+
+if TYPE_CHECKING:
+    from etl.stages import Stages
 
 VERSION = 1
 WRITE_ROWS = 1_000_000
@@ -80,6 +84,61 @@ def load_policy(name: str) -> Policy:
         raise ConfigError(f"policy {name}: cannot be read: {error}") from error
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Which images to decide on, and which computations say what they are.
+
+    Attributes:
+        metric_fingerprints: metric table to the computation to use; an image takes part when it is measured
+            in all of them.
+        image_fingerprint: what made the images.
+        sample_fingerprints: only the samples of these plans; None takes those of every plan.
+    """
+
+    metric_fingerprints: Mapping[str, str]
+    image_fingerprint: str
+    sample_fingerprints: Sequence[str] | None = None
+
+    @classmethod
+    def of(cls, stages: "Stages", *policies: Policy) -> "Measured":
+        """What a pipeline measured, of that what the policies read and what a release publishes.
+
+        A metric that no rule reads has no part in the selection: to measure it too must not change a release.
+        """
+        read = {stages.keypoints.table, *(table for policy in policies for table in policy.tables)}
+        return cls(
+            {m.table: m.fingerprint.value for m in stages.metrics if m.table in read},
+            stages.images.fingerprint.value,
+            [stages.samples.fingerprint.value],
+        )
+
+    def rows(self, lake: Lake, *policies: Policy) -> tuple[pa.Table, int]:
+        """The measured images by id, with all columns that the policies read; and how many are not measured.
+
+        Raises ConfigError for a rule on a table that is not among the metrics, and InputError when nothing
+        was measured.
+        """
+        for policy in policies:
+            missing = [table for table in policy.tables if table not in self.metric_fingerprints]
+            if missing:
+                raise ConfigError(
+                    f"policy {policy.name} reads {', '.join(missing)}, which this pipeline has not"
+                )
+        names = list(dict.fromkeys(name for policy in policies for name in policy.columns))
+        tables = {name: table for name, (table, _) in metric_columns().items()}
+        images = images_of(lake, self.image_fingerprint, self.sample_fingerprints)
+        rows = images
+        for table, value in sorted(self.metric_fingerprints.items()):
+            rows = with_metrics(lake, rows, table, value, [n for n in names if tables.get(n) == table])
+        if not rows.num_rows:
+            raise InputError(
+                f"no image is measured yet: {images.num_rows} images are there; `posedreamer run` measures "
+                "them"
+            )
+        made = {"image_fingerprint": self.image_fingerprint, "sample_fingerprints": self.sample_fingerprints}
+        return with_facts(lake, rows, names, **made), images.num_rows - rows.num_rows
+
+
 def select(
     lake: Lake,
     policy: Policy,
@@ -87,36 +146,21 @@ def select(
     metric_fingerprints: Mapping[str, str],
     image_fingerprint: str,
     sample_fingerprints: Sequence[str] | None = None,
+    write: bool = True,
 ) -> Selection:
     """Decides on all measured images and writes the decisions to `selections`.
 
-    metric_fingerprints: metric table to the computation to use; an image takes part when it is measured
-    in all of them. image_fingerprint: what made the images. sample_fingerprints: only the samples of
-    these plans; None takes those of every plan.
+    metric_fingerprints, image_fingerprint, sample_fingerprints: see `Measured`. write: False only says what
+    would be.
 
     The same call on the same rows writes nothing. Raises ConfigError for a rule on a table that is not
     among the metrics, and InputError when nothing was measured.
     """
-    missing = [table for table in policy.tables if table not in metric_fingerprints]
-    if missing:
-        raise ConfigError(f"policy {policy.name} reads {', '.join(missing)}, which this pipeline has not")
-    images = images_of(lake, image_fingerprint, sample_fingerprints)
-    rows = images
-    for table, value in sorted(metric_fingerprints.items()):
-        names = [r.column for r in policy.rules if r.table == table]
-        rows = with_metrics(lake, rows, table, value, list(dict.fromkeys(names)))
-    if not rows.num_rows:
-        raise InputError(
-            f"no image is measured yet: {images.num_rows} images are there; `posedreamer run` measures them"
-        )
+    measured = Measured(metric_fingerprints, image_fingerprint, sample_fingerprints)
+    rows, unmeasured = measured.rows(lake, policy)
     decision = decide(policy, rows)
-    made = _fingerprint(policy, metric_fingerprints, image_fingerprint, rows)
-    written = _write(lake, made, policy, rows, decision.first)
-    counts = np.bincount(decision.first[decision.first >= 0], minlength=len(policy.rules))
-    funnel = tuple(
-        Rejects(rule.text, rule.reason, int(first), int(alone))
-        for rule, first, alone in zip(policy.rules, counts, decision.alone, strict=True)
-    )
+    made = _fingerprint(policy, measured, rows)
+    written = _write(lake, made, policy, rows, decision.first) if write else 0
     return Selection(
         made.value,
         policy,
@@ -124,40 +168,34 @@ def select(
         dict(metric_fingerprints),
         rows.num_rows,
         int(decision.keep.sum()),
-        images.num_rows - rows.num_rows,
-        funnel,
+        unmeasured,
+        funnel(policy, decision),
         written,
     )
 
 
-def images_of(lake: Lake, image_fingerprint: str, sample_fingerprints: Sequence[str] | None) -> pa.Table:
-    """`image_id` and `sample_id` of the images to decide on, by id."""
-    rows = lake.table("images").read(["image_id", "sample_id"], computed_by([image_fingerprint]))
-    if sample_fingerprints is not None:
-        planned = lake.table("samples").read(["sample_id"], computed_by(sample_fingerprints))
-        rows = rows.filter(pc.is_in(rows.column("sample_id"), planned.column("sample_id")))
-    return rows.sort_by("image_id")
-
-
-def with_metrics(lake: Lake, rows: pa.Table, table: str, value: str, names: list[str]) -> pa.Table:
-    """The rows that the metric table has, with its columns, in the same order."""
-    measured = lake.table(table).read(["image_id", *names], computed_by([value]))
-    at = pd.Index(measured.column("image_id").to_numpy()).get_indexer(
-        pd.Index(rows.column("image_id").to_numpy())
+def funnel(policy: Policy, decision: Decision) -> tuple[Rejects, ...]:
+    """What each rule does, in order."""
+    counts = np.bincount(decision.first[decision.first >= 0], minlength=len(policy.rules))
+    return tuple(
+        Rejects(rule.text, rule.reason, int(first), int(alone))
+        for rule, first, alone in zip(policy.rules, counts, decision.alone, strict=True)
     )
-    rows = rows.filter(pa.array(at >= 0))
-    taken = measured.select(names).take(pa.array(at[at >= 0]))
-    for name in names:
-        rows = rows.append_column(measured.schema.field(name), taken.column(name))
-    return rows
 
 
-def _fingerprint(
-    policy: Policy, metrics: Mapping[str, str], image_fingerprint: str, rows: pa.Table
-) -> Fingerprint:
+def _fingerprint(policy: Policy, measured: Measured, rows: pa.Table) -> Fingerprint:
     ids = rows.column("image_id").to_numpy().astype("<i8")
     parameters = {"images": len(ids), "image_ids": text_hash(ids.tobytes()).hex()}
-    upstream = {"policy": policy.fingerprint.value, "images": image_fingerprint, **metrics}
+    upstream = {
+        "policy": policy.fingerprint.value,
+        "images": measured.image_fingerprint,
+        **measured.metric_fingerprints,
+    }
+    # Ids stand for all that samples, poses and captions say, but for the plan that asked for a sample.
+    if measured.sample_fingerprints is not None and any(
+        rule_columns()[name].table == "samples" for name in policy.columns if name in rule_columns()
+    ):
+        upstream["samples"] = "+".join(sorted(set(measured.sample_fingerprints)))
     return fingerprint("selection", VERSION, parameters, upstream=upstream)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.filter import images_of, with_metrics
 from etl.fingerprints import register
 from etl.lake import Lake
+from etl.measured import images_of, with_metrics
 from etl.table import computed_by
 from schemas.errors import ConfigError, InputError
 from schemas.fingerprint import fingerprint

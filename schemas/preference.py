@@ -68,6 +68,14 @@ class PreferencePolicy(BaseModel):
             raise ValueError(f"no metric called {name!r} is a score{did_you_mean(name, known)}")
         return name
 
+    @field_validator("winner")
+    @classmethod
+    def _of_metrics(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        for rule in rules:
+            if rule.column not in metric_columns() or rule.when is not None or rule.sources:
+                raise ValueError(f"`{rule.text}`: a rule for winners is bounds on one metric alone")
+        return rules
+
     @property
     def fingerprint(self) -> Fingerprint:
         """Covers all that decides, not names, descriptions and reasons."""
