@@ -17,6 +17,7 @@ from etl.display import (
     show_table,
     watching,
 )
+from etl.filter_cli import filter_
 from etl.train_cli import train
 from schemas.errors import ConfigError, LakeError, PosedreamerError
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 releases = typer.Typer(no_args_is_help=True, help="Publish and list releases.")
 app.add_typer(releases, name="release")
+app.add_typer(filter_, name="filter")
 app.add_typer(train, name="train")
 app.command()(align)
 app.command()(evaluate)
@@ -140,20 +142,6 @@ def status(file: PipelineFile = DEFAULT_FILE) -> None:
     if failures:
         show_table("Failures so far", ("stage", "error", "rows", "example"), failures)
     show_plan(plan_pipeline(pipeline))
-
-
-@app.command("filter")
-def filter_(
-    pipeline: PipelineOption = DEFAULT_FILE,
-    policy: PolicyOption = None,
-) -> None:
-    """Apply a policy to what was measured: write the selection and show how many each rule rejects."""
-    from etl.lake import Lake
-    from etl.run import select_images
-    from etl.settings import load_pipeline
-
-    settings = load_pipeline(pipeline)
-    show_funnel(select_images(Lake(settings.lake), settings, policy))
 
 
 @app.command()

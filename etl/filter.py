@@ -135,8 +135,8 @@ class Measured:
                 f"no image is measured yet: {images.num_rows} images are there; `posedreamer run` measures "
                 "them"
             )
-        made = {"image_fingerprint": self.image_fingerprint, "sample_fingerprints": self.sample_fingerprints}
-        return with_facts(lake, rows, names, **made), images.num_rows - rows.num_rows
+        joined = with_facts(lake, rows, names, self.image_fingerprint, self.sample_fingerprints)
+        return joined, images.num_rows - rows.num_rows
 
 
 def select(

@@ -40,7 +40,6 @@ def with_facts(
     lake: Lake,
     rows: pa.Table,
     names: Sequence[str],
-    *,
     image_fingerprint: str,
     sample_fingerprints: Sequence[str] | None,
 ) -> pa.Table:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from schemas.rule import Number
+from schemas.rule import Number, is_number
 from schemas.rule_columns import class_columns, rule_columns
 from schemas.yaml_file import did_you_mean
 
@@ -42,7 +42,7 @@ class Ranking(BaseModel):
     @field_validator("by")
     @classmethod
     def _a_score(cls, name: str) -> str:
-        known = [n for n, c in rule_columns().items() if _is_number(c.type)]
+        known = [n for n, c in rule_columns().items() if is_number(c.type)]
         if name not in known:
             raise ValueError(f"no column called {name!r} is a score{did_you_mean(name, known)}")
         return name
@@ -133,7 +133,3 @@ def _codes(column: pa.ChunkedArray) -> np.ndarray:
     encoded = column.combine_chunks().dictionary_encode()
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     return pc.fill_null(encoded.indices, -1).to_numpy().astype(np.int64)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_floating(kind) or pa.types.is_integer(kind)

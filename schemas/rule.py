@@ -208,6 +208,22 @@ class Rule(_Bounds):
             inside = np.where(own, self.of_source(name).passes(rows.column(self.column)), inside)
         return inside if self.when is None else inside | ~self.when.keeps(rows)
 
+    def distance(self, rows: pa.Table) -> np.ndarray | None:
+        """(N,) float64: how far each row is from the nearest bound, NaN where that is no number; None where
+        the column holds none."""
+        if not is_number(self._type):
+            return None
+        values = pc.cast(rows.column(self.column), pa.float64()).to_numpy()
+        found = self._distance(values)
+        for name in self.sources or ():
+            own = truths(pc.equal(rows.column("source"), name))
+            found = np.where(own, self.of_source(name)._distance(values), found)
+        return found
+
+    def _distance(self, values: np.ndarray) -> np.ndarray:
+        bounds = [float(at_precision(v, self._type, n)) for n, v in self._values()]
+        return np.min([np.abs(values - bound) for bound in bounds], axis=0)
+
     def decision(self) -> dict[str, Any]:
         """What the rule decides by, for its fingerprint: equal decisions have equal text."""
         exact = {n: at_precision(v, self._type, n) for n, v in self._values() if n != "one_of"}
@@ -275,6 +291,11 @@ class Group(BaseModel):
 
 Rule.model_rebuild()
 Group.model_rebuild()
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a column's values can be weighed against each other."""
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
 
 
 def truths(values: pa.ChunkedArray | pa.Array) -> np.ndarray:
