@@ -18,6 +18,7 @@ from etl.display import (
     watching,
 )
 from etl.filter_cli import filter_
+from etl.export_cli import export
 from etl.train_cli import train
 from schemas.errors import ConfigError, LakeError, PosedreamerError
 
@@ -38,6 +39,7 @@ app.add_typer(filter_, name="filter")
 app.add_typer(train, name="train")
 app.command()(align)
 app.command()(evaluate)
+app.command()(export)
 
 PipelineFile = Annotated[Path, typer.Argument(help="the pipeline file")]
 PipelineOption = Annotated[Path, typer.Option("--pipeline", "-p", help="the pipeline file")]

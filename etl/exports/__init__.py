@@ -1,0 +1,1 @@
+"""One file a format: what of a release goes into which file."""
