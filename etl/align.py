@@ -216,6 +216,7 @@ def _derived(pipeline: Pipeline, draws: int, seed: int, part: Part) -> Pipeline:
     return pipeline.without_adapter(DPO).model_copy(
         update={
             "plan": plan.model_copy(update=changed),
+            "curriculum": None,
             "metrics": pipeline.metrics.model_copy(update={"colors": True}),
             "release": None,
         }

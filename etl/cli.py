@@ -8,17 +8,20 @@ import typer
 from etl.align_cli import align, evaluate
 from etl.display import (
     FAILED_ROWS,
-    checking,
     console,
     show_error,
     show_funnel,
+    show_picks,
     show_plan,
     show_preferences,
     show_table,
     watching,
 )
-from etl.filter_cli import filter_
 from etl.export_cli import export
+from etl.filter_cli import filter_
+from etl.maintain_cli import maintain
+from etl.mine_cli import mine
+from etl.release_cli import deprecations, releases
 from etl.train_cli import train
 from schemas.errors import ConfigError, LakeError, PosedreamerError
 
@@ -33,26 +36,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="SMPL-X poses and captions in; a versioned dataset of labelled photographs of people out.",
 )
-releases = typer.Typer(no_args_is_help=True, help="Publish and list releases.")
 app.add_typer(releases, name="release")
 app.add_typer(filter_, name="filter")
 app.add_typer(train, name="train")
+app.add_typer(mine, name="mine")
 app.command()(align)
 app.command()(evaluate)
+app.command()(maintain)
 app.command()(export)
 
 PipelineFile = Annotated[Path, typer.Argument(help="the pipeline file")]
 PipelineOption = Annotated[Path, typer.Option("--pipeline", "-p", help="the pipeline file")]
-PolicyOption = Annotated[
-    str | None, typer.Option(help="strict, lenient or a policy file; by default the pipeline's")
-]
 DEFAULT_FILE = Path("pipeline.yaml")
 
 
 def main() -> None:
     """Runs the command line; what is wrong is said in a sentence, not in a traceback."""
     try:
-        app()
+        with deprecations():
+            app()
     except PosedreamerError as error:
         show_error(str(error))
         raise SystemExit(1) from error
@@ -93,6 +95,7 @@ def run(
     no_dpo: Annotated[
         bool, typer.Option("--no-dpo", help="paint without the adapter that is called dpo")
     ] = False,
+    rounds: Annotated[int | None, typer.Option(help="only the first rounds of the curriculum")] = None,
 ) -> None:
     """Compute what is missing, from reading the sources to the release."""
     from etl.lake import Lake
@@ -105,9 +108,13 @@ def run(
         pipeline = pipeline.model_copy(update={"cluster": pipeline.cluster.model_copy(update=given)})
     if no_dpo:
         pipeline = _without_dpo(pipeline, file)
+    if rounds is not None:
+        pipeline = pipeline.first_rounds(rounds)
     lake = Lake.create(pipeline.lake)
     with watching() as watch:
         report = run_stages(lake, pipeline, retry=retry, watch=watch)
+    if report.picked:
+        show_picks(report.picked)
     if report.stages:
         rows = [
             (s.stage, s.computed, s.failed, s.computed / max(s.seconds, 1e-9), s.seconds)
@@ -183,65 +190,6 @@ def sheet(
         raise ConfigError(f"{out}: there is no folder {out.parent}")
     contact_sheet(lake, release=release or names[-1], n=n).save(out, "PNG")
     console.print(f"wrote {out}")
-
-
-@releases.command("create")
-def release_create(
-    name: Annotated[str, typer.Argument(help="a semantic version, such as 0.1.0")],
-    pipeline: PipelineOption = DEFAULT_FILE,
-    policy: PolicyOption = None,
-    notes: Annotated[
-        Path | None, typer.Option(help="a text file with your words on it", exists=True, dir_okay=False)
-    ] = None,
-) -> None:
-    """Publish what a policy keeps as the next version of the table `dataset`."""
-    from etl.lake import Lake
-    from etl.run import publish, select_images
-    from etl.settings import load_pipeline
-
-    settings = load_pipeline(pipeline)
-    lake = Lake(settings.lake)
-    selection = select_images(lake, settings, policy)
-    show_funnel(selection)
-    words = notes.read_text("utf-8") if notes else None
-    made = publish(lake, settings, selection, name, words)
-    console.print(
-        f"published release {made.name}: {made.rows:,} rows, dataset version {made.dataset_version}"
-    )
-
-
-@releases.command("list")
-def release_list(pipeline: PipelineOption = DEFAULT_FILE) -> None:
-    """List the releases, oldest first."""
-    from etl.lake import Lake
-    from etl.release import list_releases
-    from etl.settings import load_pipeline
-
-    found = list_releases(Lake(load_pipeline(pipeline).lake))
-    rows = [
-        (r.name, r.rows, r.policy, r.dataset_version, f"{r.created_at:%Y-%m-%d %H:%M}", r.notes or "")
-        for r in found
-    ]
-    show_table("Releases", ("release", "rows", "policy", "dataset version", "created (UTC)", "notes"), rows)
-
-
-@releases.command("verify")
-def release_verify(
-    name: Annotated[str, typer.Argument(help="name of the release")],
-    pipeline: PipelineOption = DEFAULT_FILE,
-) -> None:
-    """Check that every file of a release is still what was published, byte by byte."""
-    from etl.lake import Lake
-    from etl.settings import load_pipeline
-    from etl.verify import verify_release
-
-    lake = Lake(load_pipeline(pipeline).lake)
-    with checking(f"release {name}") as watch:
-        faults = verify_release(lake, name, watch)
-    if faults:
-        show_table("Faults", ("file", "what is wrong"), [(f.path, f.what) for f in faults])
-        raise LakeError(f"release {name} is damaged: {len(faults)} faults")
-    console.print(f"Release {name} is intact.")
 
 
 def _without_dpo(pipeline: "Pipeline", file: Path) -> "Pipeline":

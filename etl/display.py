@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from etl.filter import Selection
+    from etl.picks import Picked
     from etl.preferences import Preferences
     from etl.run import StagePlan
     from etl.stage import Progress
@@ -102,7 +103,10 @@ def show_plan(plans: "Sequence[StagePlan]") -> None:
     for plan in plans:
         why = [f"{plan.new:,} new"] if plan.new else []
         why += [f"{plan.stale:,} stale: {plan.why_stale}"] if plan.stale else []
-        why += [f"{plan.coming:,} from the stages before"] if plan.coming else []
+        if plan.unpicked:
+            why += ["picked when what comes before is measured"]
+        elif plan.coming:
+            why += [f"{plan.coming:,} from the stages before"]
         why += ["more from files to be read"] if plan.open_ended else []
         why += [f"{plan.failed:,} failed before, --retry tries them again"] if plan.failed else []
         why += [f"{plan.waiting:,} wait for a stage that failed on them"] if plan.waiting else []
@@ -120,6 +124,16 @@ def show_funnel(selection: "Selection") -> None:
     show_table(title, ("rule", "rejects first", "rejects alone", "why"), rows)
     if selection.unmeasured:
         console.print(f"{selection.unmeasured:,} images are not measured yet and were left out")
+
+
+def show_picks(rounds: "Sequence[Picked]") -> None:
+    """What each round of a curriculum got, and why some got less than they asked for."""
+    rows = []
+    for one in rounds:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in one.reasons.items())
+        short = ", ".join(f"{count:,} for {what}" for what, count in one.short.items())
+        rows.append((one.number, one.budget, one.poses, reasons, short, "" if one.new else "as before"))
+    show_table("Rounds", ("round", "budget", "poses", "picked as", "short of", ""), rows)
 
 
 def show_preferences(chosen: "Preferences") -> None:

@@ -172,8 +172,8 @@ def evaluate_pipelines(
 
     Raises InputError when they have not the same samples.
     """
-    one, other = (Stages(lake, pipeline, as_run=True) for pipeline in (base, aligned))
-    if one.samples.fingerprint.value != other.samples.fingerprint.value:
+    one, other = (Stages.latest(lake, pipeline, as_run=True) for pipeline in (base, aligned))
+    if one.sample_fingerprints != other.sample_fingerprints:
         raise InputError(
             "the two pipelines have different plans or poses: only samples of one can be compared"
         )
@@ -181,7 +181,7 @@ def evaluate_pipelines(
         raise InputError("the two pipelines have different bodies, so their images show different things")
     return evaluate(
         lake,
-        sample_fingerprints=[one.samples.fingerprint.value],
+        sample_fingerprints=one.sample_fingerprints,
         label_fingerprint=one.labels.fingerprint.value,
         base=Side.of(one),
         aligned=Side.of(other),

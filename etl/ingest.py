@@ -11,7 +11,7 @@ import fsspec
 import pyarrow as pa
 
 from schemas.errors import ConfigError, InputError
-from schemas.ids import text_id
+from schemas.ids import text_hash, text_id
 from schemas.source import CaptionSource, PoseSource, Rejection
 from schemas.tables import SOURCES, TABLES
 from udfs.udf import Apply, Udf, Worker
@@ -23,6 +23,17 @@ _SUFFIXES = {
 
 # What names a source or its place does not change what is read from a file.
 _NO_PARAMETERS = {"path", "licence"}
+
+
+class Read(NamedTuple):
+    """What was read: the settings it was read with, and the files."""
+
+    fingerprints: tuple[str, ...]
+    contents: tuple[int, ...]
+
+    @property
+    def digest(self) -> str:
+        return text_hash(*sorted(self.fingerprints), *self.contents).hex()
 
 
 @dataclass(frozen=True, kw_only=True)

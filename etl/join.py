@@ -5,7 +5,7 @@ then one bucket after the other is put together: memory holds ids, and the label
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,21 @@ def join(parts: list[Part], bucket_rows: int = BUCKET_ROWS) -> Iterator[pa.Table
                 rows = _gather(part, files[bucket], bucket * bucket_rows, bucket_rows)
                 columns |= {name: rows.column(name) for name in part.columns.values()}
             yield pa.table(columns)
+
+
+def look_up(rows: pa.Table, others: pa.Table, key: str, names: Sequence[str]) -> pa.Table:
+    """The rows with columns of other rows that have the same key; NULL where there are none.
+
+    Of several others with one key any will do: they are the same but for what computed them.
+    """
+    keys, first = np.unique(others.column(key).to_numpy(), return_index=True)
+    wanted = rows.column(key).to_numpy()
+    at = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+    there = keys[at] == wanted if len(keys) else np.zeros(len(wanted), bool)
+    taken = others.select(names).take(pa.array(first[at] if len(keys) else at, mask=~there))
+    for name in names:
+        rows = rows.append_column(others.schema.field(name).with_nullable(True), taken.column(name))
+    return rows
 
 
 def _spill(part: Part, bucket_rows: int, folder: Path) -> list[Path]:

@@ -3,13 +3,15 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from etl.compute import device_here
 from etl.lake import Lake
+from etl.mining import check_curriculum
+from etl.picks import Picked
 from etl.stage import Pending, Progress, Stage, partitions_of, pending, run_stage
 from etl.stages import Stages
 from etl.workers import Workers
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from etl.query import Release
 
 
+_NONE = np.empty(0, np.int64)
+
+
 @dataclass(frozen=True)
 class StagePlan:
     """What a stage has done and would do.
@@ -34,6 +39,7 @@ class StagePlan:
         coming: input rows that the stage before it would add.
         open_ended: files that were never read bring more, nobody knows how many.
         why_stale: what differs from the last computation.
+        unpicked: they are poses of a round that is picked when those before it are measured.
     """
 
     name: str
@@ -46,6 +52,7 @@ class StagePlan:
     coming: int
     open_ended: bool
     why_stale: str
+    unpicked: bool = False
 
     @property
     def to_compute(self) -> int:
@@ -55,7 +62,7 @@ class StagePlan:
 def plan_pipeline(pipeline: Pipeline) -> list[StagePlan]:
     """What `run_pipeline` would compute, and why; computes and writes nothing."""
     with _lake_to_look_at(pipeline) as lake:
-        return list(_plans(Stages(lake, pipeline)))
+        return list(_plans(lake, pipeline))
 
 
 @contextmanager
@@ -67,23 +74,34 @@ def _lake_to_look_at(pipeline: Pipeline) -> Iterator[Lake]:
             yield Lake.create(folder)
 
 
-def _plans(stages: Stages) -> Iterator[StagePlan]:
+def _plans(lake: Lake, pipeline: Pipeline) -> Iterator[StagePlan]:
+    stages = Stages.latest(lake, pipeline)
     unread = False
     for stage in stages.reading:
-        todo = pending(stages.lake, stage)
+        todo = pending(lake, stage)
         unread = unread or len(todo.new) + len(todo.stale) > 0
         yield _plan(stage, "files", todo, 0, False)
-    samples = stages.samples
-    planned = pending(stages.lake, samples)
-    yield _plan(samples, "poses", planned, 0, unread)
-    coming = _sample_ids(stages, planned)
-    labelled = pending(stages.lake, stages.labels, coming)
+    coming = _NONE
+    for one in stages.so_far:
+        planned = pending(lake, one.samples)
+        yield _plan(one.samples, "poses", planned, 0, unread, name=of_round(one.samples.name, one.round))
+        coming = np.concatenate([coming, _sample_ids(one, planned)])
+    labelled = pending(lake, stages.labels, coming)
     yield _plan(stages.labels, "samples", labelled, 0, unread)
-    painted = pending(stages.lake, stages.images, coming)
+    painted = pending(lake, stages.images, coming)
     images = _plan(stages.images, "samples", painted, 0, unread, labelled.failed)
     yield images
     for metric in stages.metrics:
-        yield _plan(metric, "images", pending(stages.lake, metric), images.to_compute, unread)
+        yield _plan(metric, "images", pending(lake, metric), images.to_compute, unread)
+    if pipeline.curriculum is not None:
+        picked = stages.round if stages.picking.done else 0
+        for number, wanted in enumerate(pipeline.curriculum.rounds[picked:], picked + 1):
+            yield StagePlan(f"round {number}", "poses", 0, 0, 0, 0, 0, wanted.budget, False, "", True)
+
+
+def of_round(stage: str, number: int) -> str:
+    """What a stage is called in a round."""
+    return f"{stage}, round {number}" if number else stage
 
 
 def _sample_ids(stages: Stages, planned: Pending) -> np.ndarray:
@@ -114,16 +132,19 @@ class _Captions:
         raise LakeError("a plan writes nothing")
 
 
-_NONE = np.empty(0, np.int64)
-
-
 def _plan(
-    stage: Stage, unit: str, todo: Pending, coming: int, open_ended: bool, unready: np.ndarray = _NONE
+    stage: Stage,
+    unit: str,
+    todo: Pending,
+    coming: int,
+    open_ended: bool,
+    unready: np.ndarray = _NONE,
+    name: str = "",
 ) -> StagePlan:
     """unready: ids that lack what the stage reads, because the stage before failed on them."""
     new, stale = (int((~np.isin(ids, unready)).sum()) for ids in (todo.new, todo.stale))
     return StagePlan(
-        name=stage.name,
+        name=name or stage.name,
         unit=unit,
         done=todo.done,
         new=new,
@@ -143,10 +164,12 @@ class RunReport:
     Attributes:
         stages: rows and seconds of every stage that had something to do.
         failed: rows that have failed and are not computed, by stage, those of earlier runs too.
+        picked: what each round of the curriculum chose.
     """
 
     stages: tuple[Progress, ...]
     failed: dict[str, int]
+    picked: tuple[Picked, ...] = ()
 
     @property
     def computed(self) -> int:
@@ -168,30 +191,47 @@ def run_stages(
     from etl.filter import load_policy
 
     load_policy(pipeline.policy)
+    check_curriculum(pipeline)
+    first = Stages(lake, pipeline)
     # They build on all other stages, so this takes all model files.
     _ = [metric.fingerprint for metric in Stages(lake, pipeline).metrics]
-    stages = Stages(lake, pipeline)
     reports: list[Progress] = []
     failed: dict[str, int] = {}
+    picked: list[Picked] = []
     checked = False
     with Workers(pipeline.cluster.scheduler, pipeline.cluster.workers) as workers:
-        for stage in stages:
-            if stage.name == "samples":
-                stages.record_files()
-                stages.write_captions()
+
+        def compute(stage: Stage, number: int = 0) -> None:
+            nonlocal checked
             if not checked and _has_work(lake, stage, retry):
                 # What stands against the generator is said now and not after hours of other stages.
-                generator = stages.generator
+                generator = first.generator
                 far = pipeline.cluster.scheduler is not None
                 generator.check(None if far else device_here(generator.accelerated))
                 checked = True
-            report = run_stage(lake, stage, workers, retry=retry, watch=watch)
+            name = of_round(stage.name, number)
+            report = run_stage(
+                lake, stage, workers, retry=retry, watch=lambda p: watch(replace(p, stage=name))
+            )
             if report.total:
-                reports.append(report)
+                reports.append(replace(report, stage=name))
             left = len(pending(lake, stage).failed)
-            if left:
-                failed[stage.name] = left
-    return RunReport(tuple(reports), failed)
+            failed[stage.name] = left
+
+        for stage in first.reading:
+            compute(stage)
+        first.record_files()
+        first.write_captions()
+        for stages in Stages.rounds(lake, pipeline):
+            if stages.round:
+                mining = stages.picking.mining
+                mining.prepare()
+                for stage in mining.stages:
+                    compute(stage, stages.round)
+                picked.append(stages.picking.pick())
+            for stage in stages.computing:
+                compute(stage, stages.round)
+    return RunReport(tuple(reports), {name: n for name, n in failed.items() if n}, tuple(picked))
 
 
 def _has_work(lake: Lake, stage: Stage, retry: bool) -> bool:
@@ -203,7 +243,7 @@ def select_images(lake: Lake, pipeline: Pipeline, policy: str | None = None) -> 
     """Applies a policy, by default the pipeline's, to what the pipeline measured."""
     from etl.filter import load_policy, select
 
-    stages = Stages(lake, pipeline, as_run=True)
+    stages = Stages.latest(lake, pipeline, as_run=True)
     rules = load_policy(policy or pipeline.policy)
     # A metric that no rule reads has no part in the selection: to measure it too must not change a release.
     used = [m for m in stages.metrics if m.table == stages.keypoints.table or m.table in rules.tables]
@@ -212,7 +252,7 @@ def select_images(lake: Lake, pipeline: Pipeline, policy: str | None = None) -> 
         rules,
         metric_fingerprints={metric.table: metric.fingerprint.value for metric in used},
         image_fingerprint=stages.images.fingerprint.value,
-        sample_fingerprints=[stages.samples.fingerprint.value],
+        sample_fingerprints=stages.sample_fingerprints,
     )
 
 
@@ -220,13 +260,13 @@ def choose_preferences(lake: Lake, pipeline: Pipeline, policy: str | None = None
     """Chooses preference pairs among the pipeline's images, by the built-in policy or one in a file."""
     from etl.preferences import DEFAULT, load_preference_policy, prefer
 
-    stages = Stages(lake, pipeline, as_run=True)
+    stages = Stages.latest(lake, pipeline, as_run=True)
     return prefer(
         lake,
         load_preference_policy(policy or DEFAULT),
         metric_fingerprints={metric.table: metric.fingerprint.value for metric in stages.metrics},
         image_fingerprint=stages.images.fingerprint.value,
-        sample_fingerprints=[stages.samples.fingerprint.value],
+        sample_fingerprints=stages.sample_fingerprints,
     )
 
 
@@ -236,7 +276,7 @@ def publish(
     """Publishes a selection under a new name. Raises ConfigError when the name is taken."""
     from etl.release import create_release
 
-    labels = Stages(lake, pipeline, as_run=True).labels.fingerprint.value
+    labels = Stages.latest(lake, pipeline, as_run=True).labels.fingerprint.value
     return create_release(lake, name, selection, label_fingerprint=labels, notes=notes)
 
 

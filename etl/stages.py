@@ -6,19 +6,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.ingest import ReadFiles, list_files
+from etl.ingest import Read, ReadFiles, list_files
 from etl.lake import Lake
+from etl.mining import Measured, Mining
+from etl.picks import Picking
 from etl.stage import Join, Stage
 from etl.table import computed_by
 from schemas.errors import InputError
 from schemas.ids import text_hash
 from schemas.pipeline import DiffusionSettings, Pipeline
+from schemas.plan import Plan
 from schemas.smplx_params import POSE_PARAMS
 from schemas.source import CaptionSource, GrammarSource, PoseSource
 from schemas.tables import CAPTIONS, LABEL_COLUMNS, SAMPLES
@@ -30,16 +33,43 @@ _TASK_SAMPLES = 65_536
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of one pipeline in one lake, made anew for every run: each sees what came before it."""
+    """The stages of one pipeline in one lake, made anew for every run: each sees what came before it.
+
+    Attributes:
+        as_run: take the files that the last run read, wherever they are now, instead of those that are
+            there.
+        round: of the curriculum, from 1; 0 where there is none. `samples` plans this round's poses, all
+            after it computes those of the rounds before as well.
+    """
 
     lake: Lake
     pipeline: Pipeline
     as_run: bool = False
-    """Take the files that the last run read, wherever they are now, instead of those that are there."""
+    round: int = 0
 
-    def __iter__(self) -> Iterator[Stage]:
-        """In the order in which they run. A stage is built when it is its turn."""
-        yield from self.reading
+    @classmethod
+    def rounds(cls, lake: Lake, pipeline: Pipeline) -> "Iterator[Stages]":
+        """The stages of each round, or of the only one there is. Each is built when it is its turn."""
+        curriculum = pipeline.curriculum
+        for number in [0] if curriculum is None else range(1, len(curriculum.rounds) + 1):
+            yield cls(lake, pipeline, round=number)
+
+    @classmethod
+    def latest(cls, lake: Lake, pipeline: Pipeline, as_run: bool = False) -> "Stages":
+        """The stages of the last round that was picked already, the first if none was."""
+        if pipeline.curriculum is None:
+            return cls(lake, pipeline, as_run)
+        found = cls(lake, pipeline, as_run, 1)
+        for number in range(2, len(pipeline.curriculum.rounds) + 1):
+            after = cls(lake, pipeline, as_run, number)
+            if not after.picking.done:
+                break
+            found = after
+        return found
+
+    @property
+    def computing(self) -> Iterator[Stage]:
+        """What comes after the reading and the picking, in the order in which it runs."""
         yield self.samples
         yield self.labels
         yield self.images
@@ -58,14 +88,14 @@ class Stages:
         return [c for c in self.pipeline.captions if not isinstance(c, GrammarSource)]
 
     @cached_property
-    def poses_read(self) -> "Read":
+    def poses_read(self) -> Read:
         return self._read(self.pipeline.poses)
 
     @cached_property
-    def captions_read(self) -> "Read":
+    def captions_read(self) -> Read:
         return self._read(self._caption_files)
 
-    def _read(self, sources: Sequence[PoseSource | CaptionSource]) -> "Read":
+    def _read(self, sources: Sequence[PoseSource | CaptionSource]) -> Read:
         """What the lake has of the sources' files; a file that is gone or was changed has no part in it."""
         prints, contents = [], set()
         table = self.lake.table("sources")
@@ -97,10 +127,50 @@ class Stages:
                 self.lake.store.write(path, data)
 
     @cached_property
-    def samples(self) -> Stage:
-        from udfs.samples import Samples, expected_samples
+    def before(self) -> "Stages | None":
+        """The stages of the round before."""
+        return Stages(self.lake, self.pipeline, self.as_run, self.round - 1) if self.round > 1 else None
 
-        plan = self.pipeline.plan
+    @cached_property
+    def mining(self) -> Mining:
+        """What the images of the samples so far, this round's among them, say of other poses."""
+        computed = [s.fingerprint.value for s in (self.labels, self.images, self.keypoints)]
+        measured = Measured(self.sample_fingerprints, *computed)
+        return Mining(self.lake, self.pipeline, self.poses_read, measured)
+
+    @cached_property
+    def picking(self) -> Picking:
+        """What chooses this round's poses."""
+        before = self.before
+        mining = Mining(self.lake, self.pipeline, self.poses_read) if before is None else before.mining
+        earlier = () if before is None else (*before.picking.earlier, before.picking.fingerprint.value)
+        return Picking(mining, self.round, earlier)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The pipeline's plan, as it is in this round."""
+        curriculum = self.pipeline.curriculum
+        if curriculum is None or not self.round:
+            return self.pipeline.plan
+        wanted = curriculum.rounds[self.round - 1].captions_per_pose
+        changed = {"round": self.round} | ({} if wanted is None else {"captions_per_pose": wanted})
+        return self.pipeline.plan.model_copy(update=changed)
+
+    @property
+    def so_far(self) -> "tuple[Stages, ...]":
+        """The stages of the rounds before and of this one."""
+        return (*(() if self.before is None else self.before.so_far), self)
+
+    @property
+    def sample_fingerprints(self) -> tuple[str, ...]:
+        """What planned the samples of this round and of those before it."""
+        return tuple(stages.samples.fingerprint.value for stages in self.so_far)
+
+    @cached_property
+    def samples(self) -> Stage:
+        from udfs.samples import PICKED, Samples, expected_samples
+
+        plan = self.plan
         keys = self._captions().column("key").to_pylist()
 
         def expected(ids: np.ndarray) -> np.ndarray:
@@ -111,7 +181,8 @@ class Stages:
 
         # The plan is a function of all it is made from: a file more or less is another plan. What stays
         # the same in it keeps its ids, so that labels and images are found again.
-        upstream = {"poses": self.poses_read.digest}
+        picked = self.picking.fingerprint.value if self.round else None
+        upstream = {"poses": self.poses_read.digest} if picked is None else {"picks": picked}
         if plan.pairing != "grammar":
             upstream["captions"] = self.captions_read.digest
         # With thousands of captions a pose, a thousand poses would not fit in a worker's memory.
@@ -121,25 +192,18 @@ class Stages:
             grammar=self.pipeline.grammar if plan.pairing == "grammar" else None,
             captions_file=self.captions_path,
         )
-        return Stage(
-            "samples",
-            udf,
-            "samples",
-            "poses",
-            udf.inputs[1:],
-            self.poses_read.fingerprints,
-            self.poses_read.contents,
-            upstream=upstream,
-            expected=expected,
-            partition_rows=max(
-                1, min(max(self.pipeline.cluster.partition_rows, 1024), _TASK_SAMPLES // max(each, 1))
-            ),
-        )
+        rows = min(max(self.pipeline.cluster.partition_rows, 1024), _TASK_SAMPLES // max(each, 1))
+        common: dict[str, Any] = {"upstream": upstream, "expected": expected, "partition_rows": max(1, rows)}
+        columns, read = udf.inputs[1:], self.poses_read
+        if picked is None:
+            return Stage("samples", udf, "samples", "poses", columns, *read, **common)
+        joins = (Join("poses", "pose_id", columns, read.fingerprints),)
+        return Stage("samples", udf, "samples", "picks", PICKED, (picked,), joins=joins, **common)
 
     @property
     def captions_path(self) -> str | None:
         """Where the captions to pair lie, named by what they are; None when the grammar makes them."""
-        if self.pipeline.plan.pairing == "grammar" or not self._caption_files:
+        if self.plan.pairing == "grammar" or not self._caption_files:
             return None
         digest = text_hash(self._captions().column("caption_id").to_numpy().tobytes()).hex()
         return f"files/plan/captions-{digest}.arrow"
@@ -176,7 +240,7 @@ class Stages:
             "labels",
             "samples",
             columns,
-            (self.samples.fingerprint.value,),
+            self.sample_fingerprints,
             joins=(Join("poses", "pose_id", ("gender", *POSE_PARAMS, "expression")),),
             partition_rows=self.pipeline.cluster.partition_rows,
         )
@@ -209,7 +273,7 @@ class Stages:
             "images",
             "samples",
             own,
-            (self.samples.fingerprint.value,),
+            self.sample_fingerprints,
             joins=(
                 Join("labels", "sample_id", of_labels, (self.labels.fingerprint.value,)),
                 *([Join("captions", "caption_id", of_captions)] if of_captions else []),
@@ -260,23 +324,12 @@ class Stages:
             (self.images.fingerprint.value,),
             joins=(
                 Join("labels", "sample_id", of_labels, (self.labels.fingerprint.value,)),
-                Join("samples", "sample_id", (), (self.samples.fingerprint.value,)),
+                Join("samples", "sample_id", (), self.sample_fingerprints),
                 Join("captions", "caption_id", of_captions, through="samples"),
             ),
             upstream={"images": self.images.fingerprint.value},
             partition_rows=self.pipeline.cluster.partition_rows,
         )
-
-
-class Read(NamedTuple):
-    """What was read: the settings it was read with, and the files."""
-
-    fingerprints: tuple[str, ...]
-    contents: tuple[int, ...]
-
-    @property
-    def digest(self) -> str:
-        return text_hash(*sorted(self.fingerprints), *self.contents).hex()
 
 
 def _listing(fingerprint: str) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from etl.lake import Lake
+from etl.preferences import joined
 from etl.stages import Stages
 from etl.table import computed_by
 from schemas.errors import InputError
@@ -64,7 +65,7 @@ def control_rows(pipeline: Pipeline, release: str | None = None) -> LakeRows:
         frame = found.to_arrow(["image_id", *_COLUMNS]).to_pandas()
         source = {"table": "dataset", "version": found.dataset_version, "release": release}
     else:
-        stages = Stages(lake, pipeline, as_run=True)
+        stages = Stages.latest(lake, pipeline, as_run=True)
         fingerprint = stages.images.fingerprint.value
         frame = _images(lake, stages)
         source = {"table": "images", "version": lake.table("images").version(), "fingerprint": fingerprint}
@@ -84,7 +85,7 @@ def preference_rows(pipeline: Pipeline, selection: str | None = None) -> LakeRow
     Raises InputError when none was made yet.
     """
     lake = Lake(pipeline.lake)
-    stages = Stages(lake, pipeline, as_run=True)
+    stages = Stages.latest(lake, pipeline, as_run=True)
     pairs = lake.table("preferences")
     chosen = selection or _newest(lake, stages)
     names = ["winner_image_id", "loser_image_id", "pose_id"]
@@ -118,15 +119,19 @@ def preference_rows(pipeline: Pipeline, selection: str | None = None) -> LakeRow
 def _images(lake: Lake, stages: Stages) -> pd.DataFrame:
     """A pipeline's images with what their samples and labels say."""
     parts = []
-    for stage, names in (
-        (stages.images, ["image_id", "sample_id", "image_path", "image_sha256"]),
-        (stages.labels, ["sample_id", "control_path", "control_sha256"]),
-        (stages.samples, ["sample_id", "prompt", "pose_id"]),
+    for stage, computed, names in (
+        (
+            stages.images,
+            [stages.images.fingerprint.value],
+            ["image_id", "sample_id", "image_path", "image_sha256"],
+        ),
+        (stages.labels, [stages.labels.fingerprint.value], ["sample_id", "control_path", "control_sha256"]),
+        (stages.samples, stages.sample_fingerprints, ["sample_id", "prompt", "pose_id"]),
     ):
         table = lake.table(stage.table)
         if not table.exists():
             return pd.DataFrame(columns=["image_id", *_COLUMNS])
-        parts.append(table.read(names, computed_by([stage.fingerprint.value])).to_pandas())
+        parts.append(table.read(names, computed_by(computed)).to_pandas())
     images, labels, samples = parts
     return images.merge(labels, on="sample_id").merge(samples, on="sample_id").drop(columns="sample_id")
 
@@ -138,7 +143,10 @@ def _newest(lake: Lake, stages: Stages) -> str | None:
         return None
     known = table.read(where=pc.field("udf") == "preferences").sort_by([("created_at", "descending")])
     # The plan too: one generator paints for several, and the images' fingerprint is the same for all.
-    mine = {f"upstream.{s.table}": s.fingerprint.value for s in (stages.images, stages.samples)}
+    mine = {
+        "upstream.images": stages.images.fingerprint.value,
+        "upstream.samples": joined(stages.sample_fingerprints),
+    }
     for row in known.to_pylist():
         if mine.items() <= json.loads(row["ingredients"]).items():
             return row["fingerprint"]

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from schemas.regressor import RegressorSettings
 from schemas.source import SourceName
 
 HARD, UNCERTAIN, NOVEL, RANDOM = "hard", "uncertain", "novel", "random"
@@ -69,26 +70,20 @@ class Curriculum(_Settings):
     """How the poses of each round are chosen from what the rounds before it measured.
 
     Attributes:
-        rounds: in order; more than these are like the last one.
+        rounds: in order.
         spacing: no two poses of a round are nearer to each other than this: root mean square distance of
             22 joints, the pelvis in one place and upright, metres.
         quotas: the most that a source may have of a round's budget, by its name; others may have all.
         min_plausibility: poses below it are never picked; 0 takes all.
+        regressor: how the model is trained that predicts OKS.
         views: directions that a candidate's OKS is predicted from, drawn from the plan's camera.
         seed: of everything that is left to chance.
     """
 
-    rounds: tuple[Round, ...] = Field(default=(Round(), Round(), Round()), min_length=1, max_length=1000)
+    rounds: tuple[Round, ...] = Field(min_length=1, max_length=1000)
     spacing: float = Field(default=0.05, ge=0, le=2)
     quotas: Annotated[dict[SourceName, float], AfterValidator(_shares)] = {}
     min_plausibility: float = Field(default=0.3, ge=0, le=1)
+    regressor: RegressorSettings = RegressorSettings()
     views: int = Field(default=2, ge=1, le=64)
     seed: int = Field(default=0, ge=0, lt=2**63)
-
-    def round(self, number: int) -> Round:
-        """Round `number`, counted from 1."""
-        return self.rounds[min(number, len(self.rounds)) - 1]
-
-    def cut(self, count: int) -> "Curriculum":
-        """The same with `count` rounds."""
-        return self.model_copy(update={"rounds": tuple(self.round(n + 1) for n in range(count))})

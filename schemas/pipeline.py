@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.curriculum import Curriculum
+from schemas.errors import ConfigError
 from schemas.plan import Plan
 from schemas.source import CaptionSource, GrammarSource, PoseSource
 from schemas.version import Version
@@ -148,6 +150,7 @@ class Pipeline(_Settings):
     poses: tuple[PoseSource, ...] = Field(min_length=1)
     captions: tuple[GrammarSource | CaptionSource, ...] = (GrammarSource(),)
     plan: Plan = Plan()
+    curriculum: Curriculum | None = None
     body: BodySettings = BodySettings()
     generator: GeneratorSettings = DiffusionSettings(adapters=(AdapterSettings(name=DPO, path="nano-dpo"),))
     image: ImageSettings = ImageSettings()
@@ -164,6 +167,27 @@ class Pipeline(_Settings):
             if twice:
                 raise ValueError(f"{kind}: the name {', '.join(sorted(twice))} is taken twice")
         return self
+
+    @model_validator(mode="after")
+    def _quotas_of_sources(self) -> "Pipeline":
+        if self.curriculum is not None:
+            unknown = sorted(set(self.curriculum.quotas) - {source.name for source in self.poses})
+            if unknown:
+                raise ValueError(f"curriculum.quotas: no pose source is called {', '.join(unknown)}")
+        return self
+
+    def first_rounds(self, count: int) -> "Pipeline":
+        """The same with the first rounds of its curriculum alone."""
+        if self.curriculum is None:
+            raise ConfigError(
+                "there are no rounds: name them in the pipeline file, such as "
+                "`curriculum: {rounds: [{budget: 500}, {budget: 500}]}`"
+            )
+        rounds = self.curriculum.rounds
+        if not 1 <= count <= len(rounds):
+            raise ConfigError(f"--rounds {count}: the pipeline file has {len(rounds)} rounds")
+        cut = self.curriculum.model_copy(update={"rounds": rounds[:count]})
+        return self.model_copy(update={"curriculum": cut})
 
     def without_adapter(self, name: str) -> "Pipeline":
         """The same with no adapter of that name; itself where there is none. `nano-dpo` is called dpo."""

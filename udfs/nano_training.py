@@ -153,7 +153,7 @@ def train_transformer(
             torch.from_numpy(a[rows]).float().to(device) for a in (data.latents, data.controls, data.weights)
         )
         clip, t5 = (torch.from_numpy(a[rows]).to(device) for a in (data.clip, data.t5))
-        levels = _levels(flow, phase.batch, latents.shape[1], recipe.first_share, generator).to(device)
+        levels = _levels(flow, phase.batch, latents.shape[1], phase.first, generator).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         set_rate(optimizer, recipe.rate, step, steps, min(200, steps // 4 + 1))
         with half(device):

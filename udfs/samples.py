@@ -221,7 +221,9 @@ def make_samples(
         table["camera_margin"] = pa.nulls(n, pa.float32())
     for name in PICKED:
         picked = name in poses.column_names
-        table[name] = poses[name].take(pa.array(row)) if picked else pa.nulls(n, pa.string())
+        table[name] = (
+            poses[name].cast(pa.string()).take(pa.array(row)) if picked else pa.nulls(n, pa.string())
+        )
     return pa.table({name: table[name] for name in _OUTPUTS.names}, schema=_OUTPUTS)
 
 

@@ -26,12 +26,6 @@ def test_a_mix_of_nothing_is_random():
     assert Mix(hard=0, novel=0, random=0).counts(7)[RANDOM] == 7
 
 
-def test_rounds_beyond_the_last_are_like_it():
-    curriculum = Curriculum(rounds=(Round(budget=5), Round(budget=9)))
-    assert [r.budget for r in curriculum.cut(4).rounds] == [5, 9, 9, 9]
-    assert [r.budget for r in curriculum.cut(1).rounds] == [5]
-
-
 def test_a_quota_that_is_no_share_is_refused():
     with pytest.raises(ValidationError, match="amass"):
-        Curriculum(quotas={"amass": 1.5})
+        Curriculum(rounds=(Round(),), quotas={"amass": 1.5})

@@ -1,0 +1,77 @@
+"""`posedreamer mine`: learn which poses come out badly, and score poses by it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etl.display import console, show_table, watching
+from schemas.ids import hex_id
+
+if TYPE_CHECKING:
+    from etl.mining import Mining
+    from schemas.pipeline import Pipeline
+
+mine = typer.Typer(help="Learn which poses come out badly, and score all poses by it.")
+
+PipelineOption = Annotated[Path, typer.Option("--pipeline", "-p", help="the pipeline file")]
+DEFAULT_FILE = Path("pipeline.yaml")
+
+
+@mine.callback(invoke_without_command=True)
+def mine_(context: typer.Context, pipeline: PipelineOption = DEFAULT_FILE) -> None:
+    """Score every pose: predicted OKS, novelty, plausibility; show the hardest."""
+    if context.invoked_subcommand is not None:
+        return
+    from etl.mine import hardest
+
+    mining = _scored(*_learnt(pipeline))
+    rows = [
+        (hex_id(r.pose_id), r.source, f"{r.sequence}:{r.frame}", r.predicted_oks, r.predicted_oks_spread,
+         r.novelty, r.plausibility)
+        for r in hardest(mining).itertuples()
+    ]  # fmt: skip
+    names = ("pose", "source", "frame", "predicted OKS", "spread", "novelty, m", "plausibility")
+    show_table("Hardest poses", names, rows)
+
+
+@mine.command()
+def train(pipeline: PipelineOption = DEFAULT_FILE) -> None:
+    """Train a model of the OKS that poses reach on what was measured, and show how good it is."""
+    mining, _ = _learnt(pipeline)
+    model = mining.model
+    show_table("Held-out poses", ("measure", "value"), list(vars(model.held_out).items()))
+    console.print(f"the model lies in {mining.lake.url}/{mining.folder}", soft_wrap=True)
+
+
+@mine.command()
+def report(
+    out: Annotated[Path, typer.Option(help="folder for the plots and the page", show_default=False)],
+    pipeline: PipelineOption = DEFAULT_FILE,
+) -> None:
+    """Plot predicted and measured OKS, what predicts it, OKS by round, and the hardest poses."""
+    from etl.mine import report as write
+
+    mining = _scored(*_learnt(pipeline))
+    for path in write(mining, out):
+        console.print(f"wrote {path}")
+
+
+def _learnt(file: Path) -> "tuple[Mining, Pipeline]":
+    from etl.lake import Lake
+    from etl.mine import learn
+    from etl.mining import need
+    from etl.settings import load_pipeline
+
+    need()
+    pipeline = load_pipeline(file)
+    with console.status("learning from what was measured"):
+        return learn(Lake(pipeline.lake), pipeline), pipeline
+
+
+def _scored(mining: "Mining", pipeline: "Pipeline") -> "Mining":
+    from etl.mine import score
+
+    with watching() as watch:
+        score(mining, pipeline, watch)
+    return mining
