@@ -184,11 +184,13 @@ class _Picked:
 
     def _gap(self, row: int, since: int, far: float) -> float:
         """Squared distance to the nearest of the picks from `since` on, `far` at the most."""
-        return _nearest(self.points[row], self.picks, since, self.count, self.near, far)
+        return float(_nearest(self.points[row], self.picks, since, self.count, self.near, far))
 
 
 @numba.njit(cache=True, nogil=True)
-def _nearest(point: np.ndarray, blocks: np.ndarray, since: int, count: int, near: float, far: float) -> float:
+def _nearest(
+    point: np.ndarray, blocks: np.ndarray, since: int, count: int, near: float, far: float
+) -> np.float32:
     """Squared distance to the nearest of the picks from `since` to `count`, `far` at the most; any that is
     below `near` will do.
 
