@@ -1,5 +1,6 @@
 """Valid random rows for any table, made from its schema, and lakes filled with them."""
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -9,6 +10,8 @@ from etl.filter import Selection, load_policy, select
 from etl.lake import Lake
 from schemas.policy import Policy
 from schemas.tables import TABLES
+from udfs.images import image_path
+from udfs.labels import control_path
 
 IMAGES, LABELS, METRICS, SAMPLES = "0123456789abcdef", "1" * 16, "2" * 16, "3" * 16
 """Fingerprints of the rows that `fill` makes."""
@@ -71,6 +74,27 @@ def fill(lake: Lake, n: int, seed: int = 0, **metrics: object) -> None:
             lake.table(table).write(part) for part in (rows.slice(0, half), rows.slice(half)) if part.num_rows
         ]
         lake.table(table).commit(files)
+
+
+def give_files(lake: Lake) -> None:
+    """Image and control files for the rows that `fill` made, where a run would put them."""
+    for table, key, path, digest in (
+        ("images", "image_id", "image_path", "image_sha256"),
+        ("labels", "sample_id", "control_path", "control_sha256"),
+    ):
+        rows = lake.table(table).read()
+        ids = rows.column(key).to_pylist()
+        data = [f"{table} {i}".encode() * 20 for i in ids]
+        if table == "images":
+            paths = [image_path(i, IMAGES, "jpeg") for i in ids]
+        else:
+            paths = [control_path(f"files/controls/{LABELS}", i) for i in ids]
+        for name, content in zip(paths, data, strict=True):
+            lake.store.write(name, content)
+        digests = [hashlib.sha256(content).hexdigest() for content in data]
+        for column, values in ((path, paths), (digest, digests)):
+            rows = rows.set_column(rows.column_names.index(column), column, pa.array(values))
+        lake.table(table).replace([lake.table(table).write(rows)])
 
 
 def selected(lake: Lake, policy: str | Policy = "lenient") -> Selection:

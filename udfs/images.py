@@ -149,6 +149,8 @@ class _Batch:
         facts = _facts_in(comment, int(self.ids[i]))
         if facts is None or pixels.shape[:2] != tuple(self.sizes[i]):
             return False
+        # Written again, its age counts from now: maintenance sweeps old files that no row names.
+        self.files.write(self.paths[i], data)
         self._note(i, data)
         self.facts[i] = facts
         self.seconds[i] = self.painted.get(int(self.ids[i]))

@@ -1,40 +1,33 @@
 """A release verifies as long as every byte is what was published, and the fault is named when not."""
 
-import hashlib
+import shutil
 
-import pyarrow as pa
 import pytest
 
+import etl.release
+import etl.verify
+from etl.join import join
 from etl.lake import Lake
 from etl.release import create_release
-from etl.verify import verify_release
+from etl.verify import file_sha256, verify_release
 from schemas.errors import LakeError
-from tests.lake_rows import LABELS, fill, selected
+from tests.lake_rows import LABELS, fill, give_files, selected
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two releases of rows whose image and control files are there."""
+    lake = Lake.create(tmp_path_factory.mktemp("verify") / "lake")
+    fill(lake, 60)
+    give_files(lake)
+    for name, policy in (("0.1.0", "lenient"), ("0.2.0", "strict")):
+        create_release(lake, name, selected(lake, policy), label_fingerprint=LABELS)
+    return lake
 
 
 @pytest.fixture
-def lake(tmp_path):
-    """Two releases of rows whose image and control files are there."""
-    made = Lake.create(tmp_path / "lake")
-    fill(made, 60)
-    _give_files(made, "images", "image_path", "image_sha256")
-    _give_files(made, "labels", "control_path", "control_sha256")
-    for name, policy in (("0.1.0", "lenient"), ("0.2.0", "strict")):
-        create_release(made, name, selected(made, policy), label_fingerprint=LABELS)
-    return made
-
-
-def _give_files(lake: Lake, name: str, path_column: str, sha_column: str) -> None:
-    table = lake.table(name)
-    rows = table.read()
-    data = [f"{name} {i}".encode() * 20 for i in range(rows.num_rows)]
-    paths = [f"files/{name}/{i:03d}.bin" for i in range(rows.num_rows)]
-    for path, content in zip(paths, data, strict=True):
-        lake.store.write(path, content)
-    digests = [hashlib.sha256(content).hexdigest() for content in data]
-    for column, values in ((path_column, paths), (sha_column, digests)):
-        rows = rows.set_column(rows.column_names.index(column), column, pa.array(values))
-    table.replace([table.write(rows)])
+def lake(made, tmp_path):
+    return Lake(shutil.copytree(made.url, tmp_path / "lake"))
 
 
 def _flip(lake: Lake, path: str, at: int) -> None:
@@ -70,6 +63,39 @@ def test_a_flipped_bit_in_a_parquet_file_is_named(lake, at):
     _flip(lake, path, at)
     assert path in [f.path for f in verify_release(lake, "0.1.0")]
     assert verify_release(lake, "0.2.0") == []
+
+
+def test_a_damaged_parquet_file_hides_no_picture_of_another(lake, monkeypatch):
+    monkeypatch.setattr(etl.release, "join", lambda parts: join(parts, 5))
+    create_release(lake, "0.3.0", selected(lake, "lenient"), label_fingerprint=LABELS)
+    release = lake.release("0.3.0")
+    files = lake.table("dataset").files(release.dataset_version)
+    assert len(files) > 2
+    path = release.to_pandas(["image_path"])["image_path"].iloc[-1]
+    _flip(lake, files[0], 100)
+    _flip(lake, path, 17)
+    assert [f.path for f in verify_release(lake, "0.3.0")] == [files[0], path]
+
+
+def test_a_file_of_a_version_that_a_release_pins_is_missed(lake):
+    path = lake.table("poses").files()[0]
+    lake.store.fs.rm(lake.store.full(path))
+    (fault,) = verify_release(lake, "0.1.0")
+    assert fault.path == path
+    assert "version 1 of poses, which the release pins" in fault.what
+
+
+def test_a_file_that_cannot_be_read_is_a_fault(lake, monkeypatch):
+    path = lake.release("0.1.0").to_pandas(["image_path"])["image_path"].iloc[0]
+
+    def broken(store, name):
+        if name == path:
+            raise OSError("Input/output error")
+        return file_sha256(store, name)
+
+    monkeypatch.setattr(etl.verify, "file_sha256", broken)
+    (fault,) = verify_release(lake, "0.1.0")
+    assert (fault.path, fault.what) == (path, "cannot be read: Input/output error")
 
 
 def test_a_changed_manifest_is_found(lake):
