@@ -13,6 +13,7 @@ class RegressorSettings(BaseModel):
         learning_rate: of each tree.
         min_rows: images that a leaf has at least.
         min_images: scored images that there must be.
+        seed: of the folds and the trees.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,3 +24,4 @@ class RegressorSettings(BaseModel):
     learning_rate: float = Field(default=0.05, gt=0, le=1)
     min_rows: int = Field(default=20, ge=1, le=100_000)
     min_images: int = Field(default=100, ge=20, le=10_000_000)
+    seed: int = Field(default=0, ge=0, lt=2**31)

@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from schemas.errors import InputError, ModelError
-from schemas.ids import mix
+from schemas.ids import uniform
 from schemas.regressor import RegressorSettings
-from udfs.pose_features import FEATURES, rows_text
+from udfs.pose_features import FEATURES, require_finite, rows_text
 from udfs.threads import each
 
 _FORMAT = 1
@@ -86,7 +86,6 @@ class OksRegressor:
         settings: RegressorSettings | None = None,
         *,
         names: Sequence[str] = FEATURES,
-        seed: int = 0,
         trained_on: Mapping[str, Any] | None = None,
     ) -> "OksRegressor":
         """Learns from N scored images. The same images in any order, on any number of cores: the same bytes.
@@ -108,18 +107,16 @@ class OksRegressor:
         order = _order(features, oks, pose_ids)
         features, oks, pose_ids = features[order], oks[order], pose_ids[order]
         count = settings.members
-        fold = _folds(pose_ids, count, seed)
-        unseen = np.stack([(fold - member) % count < _LEFT_OUT for member in range(count)])
+        unseen = _unseen(pose_ids, settings)
         texts = [""] * count
 
         def work(member: int) -> None:
             rows = ~unseen[member]
-            texts[member] = _fit(features[rows], oks[rows], settings, names, seed + member)
+            texts[member] = _fit(features[rows], oks[rows], settings, names, settings.seed + member)
 
         each(work, count)
         boosters = tuple(_booster(text, f"member {k}") for k, text in enumerate(texts))
-        predicted = _predictions(boosters, features)
-        predicted = predicted.T[unseen.T].reshape(len(oks), _LEFT_OUT)
+        predicted = _predictions(boosters, features).T[unseen.T].reshape(len(oks), _LEFT_OUT)
         return cls(
             tuple(texts),
             tuple(names),
@@ -138,8 +135,14 @@ class OksRegressor:
         self.require(names)
         if features.ndim != 2 or features.shape[1] != len(self.names):
             raise InputError(f"features have shape {features.shape}; (N, {len(self.names)}) was expected")
-        _finite(features, "features")
+        require_finite(features, "features")
         return _combined(_predictions(self._boosters, np.ascontiguousarray(features, np.float32)))
+
+    def predict_unseen(self, features: np.ndarray, pose_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `predict`, by the members that were not shown a pose: for images that it was trained on."""
+        unseen = _unseen(np.asarray(pose_ids, np.int64), self.settings)
+        predicted = _predictions(self._boosters, np.ascontiguousarray(features, np.float32))
+        return _combined(predicted.T[unseen.T].reshape(-1, _LEFT_OUT).T)
 
     def require(self, names: Sequence[str]) -> None:
         """Raises ModelError when these are not the features that it was trained on."""
@@ -232,25 +235,19 @@ def _check(
             f"{n} scored images are too few to train on: {settings.min_images} are needed; generate more "
             "or lower `min_images`"
         )
-    _finite(features, "features")
-    _finite(oks, "OKS")
+    require_finite(features, "features")
+    require_finite(oks, "OKS")
     outside = np.flatnonzero((oks < 0) | (oks > 1))
     if len(outside):
         raise InputError(f"OKS lies outside of 0 to 1 in {rows_text(outside)}")
-    poses = len(np.unique(pose_ids))
-    if poses < settings.members:
+    poses, needed = len(np.unique(pose_ids)), 2 * settings.members
+    if poses < needed or _unseen(pose_ids, settings).all(axis=1).any():
         raise InputError(
-            f"the {n} scored images show {poses} poses; {settings.members} are needed, one for each fold: "
-            "generate more poses or lower `members`"
+            f"the {n} scored images show {poses} poses; at least {needed} are needed for "
+            f"{settings.members} folds: generate more poses or lower `members`"
         )
     if oks.min() == oks.max():
         raise InputError(f"all {n} images have the same OKS, {oks[0]:.3g}: there is nothing to learn")
-
-
-def _finite(values: np.ndarray, what: str) -> None:
-    wrong = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
-    if len(wrong):
-        raise InputError(f"{what}: values that are not finite in {rows_text(wrong)}; leave those out")
 
 
 def _order(features: np.ndarray, oks: np.ndarray, pose_ids: np.ndarray) -> np.ndarray:
@@ -260,11 +257,10 @@ def _order(features: np.ndarray, oks: np.ndarray, pose_ids: np.ndarray) -> np.nd
     return np.argsort(packed.view(f"V{packed.shape[1]}").ravel(), kind="stable")
 
 
-def _folds(pose_ids: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """(N,) int64 folds of the images: poses in the order of their hash, cut into equal parts."""
-    poses, inverse = np.unique(pose_ids, return_inverse=True)
-    rank = np.argsort(np.argsort(mix(poses, "fold", seed)))
-    return (rank * count // len(poses))[inverse]
+def _unseen(pose_ids: np.ndarray, settings: RegressorSettings) -> np.ndarray:
+    """(members, N) bool: the images whose poses a member is not shown. A pose's fold follows from its id."""
+    fold = (uniform(pose_ids, "fold", settings.seed) * settings.members).astype(np.int64)
+    return np.stack([(fold - k) % settings.members < _LEFT_OUT for k in range(settings.members)])
 
 
 def _fit(

@@ -4,6 +4,7 @@ Everything comes from an average skeleton in a camera that is far away (parallel
 mesh nor the distance of the camera plays a part, and a million poses take a minute.
 """
 
+import math
 from collections.abc import Mapping
 
 import numba
@@ -164,7 +165,7 @@ def _fill(values: Mapping[str, np.ndarray], out: np.ndarray) -> None:
         turns[..., :2].swapaxes(-1, -2),
         values["betas"],
         np.stack([np.sin(values["yaw"]), np.cos(values["yaw"]), values["elevation"]], axis=1),
-        frames[:, list(_FACING.values()), :, 2],
+        frames[..., 2][:, list(_FACING.values())],
         joints[:, 1:],
         np.linalg.norm(gaps, axis=-1),
         extent,
@@ -189,11 +190,16 @@ def _checked(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         value = np.asarray(values[name])
         if value.shape != shape:
             raise InputError(f"{name} has shape {value.shape}; {shape} was expected")
-        wrong = np.flatnonzero(~np.isfinite(value.reshape(n, -1)).all(axis=1))
-        if len(wrong):
-            raise InputError(f"{name} is not finite in {rows_text(wrong)}; leave such poses out")
+        require_finite(value, name)
         found[name] = value
     return found
+
+
+def require_finite(values: np.ndarray, what: str) -> None:
+    """Raises InputError naming the rows of (N, ...) values that hold NaN or infinity."""
+    finite = np.isfinite(values).reshape(len(values), math.prod(values.shape[1:])).all(axis=1)
+    if not finite.all():
+        raise InputError(f"{what}: {rows_text(np.flatnonzero(~finite))}, not finite: leave such rows out")
 
 
 def rows_text(rows: np.ndarray) -> str:
