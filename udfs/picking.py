@@ -67,7 +67,8 @@ def pick(candidates: Candidates, round: Round, curriculum: Curriculum, number: i
     were generated and from this round's picks so far, random the smallest hash of id, seed and round. Ties go
     by that hash. Poses without a reason's score are not for that reason, nor is one that is no news at all
     (novelty 0) novel; what a reason cannot fill is picked at random. The first round is random throughout,
-    and so is one before there are predictions. A pose without a plausibility is below any minimum but 0.
+    and so is one before there are predictions. Where some poses have a plausibility, those without are below
+    any minimum but 0; where none has, there is no minimum.
 
     The answer follows from the candidates and not from their order, and is the same on every machine.
 
@@ -151,8 +152,12 @@ class _Picked:
     def in_turn(self, order: np.ndarray) -> Iterator[int]:
         """Rows in this order, without those that may not be added."""
         for row in order:
-            if self._open(row) and self._gap(row, 0, self.near) >= self.near:
+            if not self._open(row):
+                continue
+            if self._gap(row, 0, self.near) >= self.near:
                 yield int(row)
+            else:
+                self.closed[row] = True
 
     def farthest(self, order: np.ndarray, novelty: np.ndarray, dice: np.ndarray) -> Iterator[int]:
         """Rows by their distance to all that was generated and picked, the farthest first.
@@ -226,10 +231,11 @@ def _ordered(rows: np.ndarray, score: np.ndarray) -> np.ndarray:
     return scored[np.argsort(score[scored], kind="stable")]
 
 
-def _turns(counts: dict[str, int]) -> list[str]:
+def _turns(counts: dict[str, int]) -> Iterator[str]:
     """Each reason as often as it counts, spread evenly."""
-    when = [((turn + 0.5) / n, REASONS.index(reason)) for reason, n in counts.items() for turn in range(n)]
-    return [REASONS[index] for _, index in sorted(when)]
+    which = np.repeat([REASONS.index(reason) for reason in counts], list(counts.values()))
+    when = np.concatenate([(np.arange(n) + 0.5) / max(n, 1) for n in counts.values()])
+    return (REASONS[i] for i in which[np.lexsort((which, when))])
 
 
 def _check(candidates: Candidates) -> None:
@@ -238,7 +244,7 @@ def _check(candidates: Candidates) -> None:
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(twice):
         raise InputError(f"the pool has pose {twice[0]} more than once: give each pose one row")
-    # Sums and extremes of NaN and infinity are neither finite, and need no array of the points' size.
+    # The extremes show NaN and infinity as well, and need no array of the points' size.
     if len(points) and not np.isfinite([points.min(), points.max()]).all():
         bad = ids[~np.isfinite(points).all(1)][0]
         raise InputError(f"pose {bad} has a joint that is not finite: take it out of the pool")
