@@ -51,7 +51,7 @@ def write_parquet(store: Store, table: str, rows: pa.Table, place: int | None = 
     sink = pa.BufferOutputStream()
     strings = [f.name for f in rows.schema if pa.types.is_string(f.type)]
     pq.write_table(
-        rows.cast(_plain(rows.schema)),
+        rows.cast(plain_lists(rows.schema)),
         sink,
         compression="zstd",
         compression_level=1,
@@ -105,7 +105,7 @@ def with_lengths(path: str, rows: pa.Table) -> pa.Table:
     return rows.cast(pa.schema([schema.field(name) for name in rows.column_names]))
 
 
-def _plain(schema: pa.Schema) -> pa.Schema:
+def plain_lists(schema: pa.Schema) -> pa.Schema:
     """Lists without a length: Delta knows no other, and Polars refuses files that say otherwise."""
     return pa.schema(
         [
@@ -128,7 +128,7 @@ def read_keys(store: Store, file: DataFile) -> pa.Table:
     with open_parquet(store, path) as parquet:
         if parquet.metadata.num_rows != file.rows:
             raise ValueError(f"{path} has {parquet.metadata.num_rows} rows and not {file.rows}")
-        if not parquet.schema_arrow.equals(_plain(spec.schema)):
+        if not parquet.schema_arrow.equals(plain_lists(spec.schema)):
             raise ValueError(f"{path} has other columns than the table {file.table}")
         stats = json.loads(file.stats)
         if stats["numRecords"] != file.rows:

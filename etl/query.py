@@ -1,33 +1,59 @@
 """Reads published releases: columns and conditions are pushed down to the files."""
 
 import json
+import reprlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.arrays import Arrays, matrix, shaped, to_frame
+from etl.pictures import Pictures
 from etl.release_events import States, read_states, unknown_release
-from schemas.errors import DeprecatedRelease, InputError
+from etl.scan import Scan, read_part
+from etl.sql import Parameters, run_sql
+from etl.store import Store
+from schemas.errors import ConfigError, DeprecatedRelease, InputError, LakeError
 from schemas.smplx_params import SMPLX_PARAMS
 from schemas.tables import DATASET
 from schemas.where import parse_where
 from schemas.yaml_file import did_you_mean
 
 if TYPE_CHECKING:
+    import dask.dataframe as dd
+    from PIL import Image
+
     from etl.lake import Lake
+    from etl.torch_dataset import RowDataset, StreamDataset, Transform
 
 Where: TypeAlias = str | pc.Expression | None
 """A text such as "oks >= 0.8 and source in ('amass', 'demo')", an Arrow expression, or no condition."""
+
+Ids: TypeAlias = Sequence[int] | np.ndarray | pd.Series | None
+"""Image ids, in the order in which their rows are wanted; the same may come twice."""
 
 
 @dataclass(frozen=True)
 class Release:
     """One published release: a version of the table `dataset` that never changes.
+
+    `Lake(path).release("1.0.0")` opens one. Its rows come by source, those with the highest OKS first.
+
+    All methods choose rows in the same way. `where` is a text such as
+    `"oks >= 0.8 and persons == 1 and source in ('amass', 'demo')"`, made of comparisons, `in`, `is None`,
+    `and`, `or` and `not` (a comparison leaves NULL out), or an Arrow expression such as
+    `pc.field("persons") == 1`. Only files and row groups that may hold such rows are read. Where a method
+    takes `ids`, it takes image ids instead, for their rows in that order. `columns` are some of
+    `release.columns`; no others are read.
+
+    All raise InputError for an unknown column or id, ConfigError for a wrong condition, and LakeError for a
+    file of the table that is gone or damaged.
 
     Attributes:
         name: semantic version.
@@ -57,6 +83,9 @@ class Release:
     def __repr__(self) -> str:
         return f"Release({self.name!r}, rows={self.rows}, lake={self.lake.url!r})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "scan"}
+
     @property
     def columns(self) -> list[str]:
         """Names of all columns; `release.schema` says what they hold."""
@@ -67,62 +96,201 @@ class Release:
         """Arrow schema; units and meaning are in the fields' metadata."""
         return DATASET
 
+    @cached_property
+    def scan(self) -> Scan:
+        """The files behind it, opened once: a second question is answered sooner."""
+        return Scan(self.lake.table("dataset"), self.dataset_version)
+
     def manifest(self) -> dict[str, Any]:
         """What the release was made of: policy, fingerprints, software, SHA-256 of every file."""
-        return json.loads(self.lake.store.read(self.manifest_path))
+        try:
+            return json.loads(self.lake.store.read(self.manifest_path))
+        except FileNotFoundError:
+            raise LakeError(f"release {self.name}: its manifest {self.manifest_path} is gone") from None
 
     def to_arrow(
-        self, columns: Sequence[str] | None = None, where: Where = None, limit: int | None = None
+        self,
+        columns: Sequence[str] | None = None,
+        where: Where = None,
+        limit: int | None = None,
+        *,
+        ids: Ids = None,
     ) -> pa.Table:
-        """Rows by source, those with the highest OKS first; label arrays are fixed-size lists.
+        """Rows as an Arrow table; label arrays are fixed-size lists of float32.
 
-        Raises InputError for an unknown column and ConfigError for a wrong condition.
+        limit: the number of rows to read at the most, the first of those that `where` lets through.
         """
         names = self._known(columns)
-        condition = parse_where(where, DATASET) if isinstance(where, str) else where
-        dataset = self.lake.table("dataset").dataset(self.dataset_version)
-        if limit is None:
-            return dataset.to_table(columns=names, filter=condition)
-        if limit < 0:
+        if limit is not None and limit < 0:
             raise InputError(f"limit is {limit}; it is the number of rows to read at the most")
-        return dataset.scanner(columns=names, filter=condition).head(limit)
+        if ids is None:
+            return self.scan.to_table(names, condition_on(where), limit)
+        if where is not None:
+            raise InputError("ids and where were both given; ids alone name the rows")
+        return self._by_id(names, ids, limit)
 
     def to_pandas(
         self,
         columns: Sequence[str] | None = None,
         where: Where = None,
         limit: int | None = None,
-        arrays: Literal["list", "numpy"] = "list",
+        arrays: Arrays = "list",
+        *,
+        ids: Ids = None,
     ) -> pd.DataFrame:
         """Rows as a dataframe.
 
-        arrays: what a label array is in its column. `list`: Arrow lists, cheap; `numpy`: one float32
-        array a row, a view of one (N, k) array; a NULL list is None.
+        arrays: what a label array is in its column. `list`: Arrow lists, cheap; `numpy`: one float32 array a
+        row, a view of one (N, k) array; a NULL list is None.
         """
-        if arrays not in ("list", "numpy"):
-            raise InputError(f"arrays is {arrays!r}; it is list or numpy")
-        rows = self.to_arrow(columns, where, limit)
-        lists = [f.name for f in rows.schema if pa.types.is_fixed_size_list(f.type)]
-        if arrays == "list":
-            return rows.to_pandas(
-                types_mapper=lambda kind: pd.ArrowDtype(kind) if pa.types.is_nested(kind) else None
-            )
-        frame = rows.drop_columns(lists).to_pandas()
-        views = {name: _views(rows.column(name)) for name in lists}
-        return frame.assign(**views)[rows.column_names]
+        return to_frame(self.to_arrow(columns, where, limit, ids=ids), arrays)
 
-    def array(self, column: str, where: Where = None, limit: int | None = None) -> np.ndarray:
+    def array(
+        self, column: str, where: Where = None, limit: int | None = None, *, ids: Ids = None
+    ) -> np.ndarray:
         """One column as NumPy.
 
         Label arrays come in the shape of what they hold: `joints_3d` (N, 127, 3), `joints_2d` (N, 127, 2),
         `keypoints` (N, 17, 3), `body_pose` (N, 63); single values as (N,). NULL lists are rows of NaN.
         """
-        return _shaped(column, self.to_arrow([column], where, limit).column(column))
+        return shaped(column, self.to_arrow([column], where, limit, ids=ids).column(column))
 
-    def smplx(self, where: Where = None, limit: int | None = None) -> dict[str, np.ndarray]:
-        """SMPL-X parameters as (N, k) float32 arrays by name, ready for `smplx`'s forward call."""
-        rows = self.to_arrow(list(SMPLX_PARAMS), where, limit)
-        return {name: _matrix(rows.column(name)) for name in SMPLX_PARAMS}
+    def sql(self, query: str, parameters: Parameters = None, arrays: Arrays = "list") -> pd.DataFrame:
+        """What one SELECT of DuckDB's SQL answers; the release is the table `release`.
+
+        Every other table of the lake goes by its name, at the version that the release was made from:
+
+            release.sql("select source, count(*) n, median(oks) oks from release group by source")
+            release.sql("select oks, steps from release join images using (image_id) where persons = 1")
+
+        parameters: values for `?` or `$name` in the query. arrays: as in `to_pandas`.
+
+        SQL reads these tables and nothing else: no file, no address, no variable. Raises ConfigError for
+        wrong SQL, for anything but one SELECT, and where DuckDB (the extra `sql`) is not installed.
+        """
+        return to_frame(run_sql(self, query, parameters), arrays)
+
+    def dask(self, columns: Sequence[str] | None = None, where: Where = None) -> "dd.DataFrame":
+        """Rows as a Dask dataframe in Arrow types, a partition a file; files without wanted rows have none.
+
+        Nothing but the log is read before it is computed, on the workers of any scheduler.
+        """
+        import dask.dataframe as dd
+
+        names, condition = self._known(columns), condition_on(where)
+        meta = _only(names).empty_table().to_pandas(types_mapper=pd.ArrowDtype)
+        files = self.scan.files(condition)
+        if not files:
+            return dd.from_pandas(meta, npartitions=1)
+        return dd.from_map(
+            _read_frame, files, columns=names, store=self.lake.store, condition=condition, meta=meta
+        )
+
+    def images(
+        self,
+        ids: Ids = None,
+        *,
+        where: Where = None,
+        limit: int | None = None,
+        check: bool = False,
+    ) -> Pictures:
+        """The photographs as PIL images, each opened when it is indexed: `release.images(ids)[0]`.
+
+        check: compare each file's SHA-256 with the published one. What is wrong with a file is said when it
+        is indexed, by a RowError that names it.
+        """
+        rows = self.to_arrow(["image_id", "image_path", "image_sha256"], where, limit, ids=ids)
+        found, paths, sha256 = (rows.column(i).to_pylist() for i in range(3))
+        return Pictures(self.lake.store, found, paths, sha256 if check else None)
+
+    def smplx(
+        self, ids: Ids = None, *, where: Where = None, limit: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """SMPL-X parameters as (N, k) float32 arrays by name; camera space, radians and metres.
+
+        The `smplx` package takes them as they are, and its joints are then `joints_3d`:
+
+            smplx.create("models", "smplx", batch_size=len(ids), use_pca=False, flat_hand_mean=True,
+                         **release.smplx(ids))()
+
+        The column `gender` says which of the body models a row is for.
+        """
+        rows = self.to_arrow(list(SMPLX_PARAMS), where, limit, ids=ids)
+        return {name: matrix(rows.column(name)) for name in SMPLX_PARAMS}
+
+    def show(self, n: int = 12, where: Where = None, *, columns: int = 4, tile: int = 160) -> "Image.Image":
+        """A contact sheet of `n` rows, spread evenly over those that `where` lets through.
+
+        Each is its control image, its photograph and the detected keypoints over caption and OKS. columns:
+        samples side by side; tile: size of one picture, pixels.
+        """
+        from etl.sheet import release_sheet, spread
+
+        found = self.to_arrow(["image_id"], where).column("image_id").to_numpy()
+        if n < 1 or not len(found):
+            raise InputError(
+                f"nothing to show: {len(found)} rows of release {self.name} were found, n is {n}"
+            )
+        return release_sheet(self, found[spread(n, len(found))], columns, tile)
+
+    def torch(
+        self,
+        columns: Sequence[str] | None = None,
+        where: Where = None,
+        transform: "Transform | None" = None,
+        *,
+        iterable: bool = False,
+        images: bool = True,
+        shuffle: bool = False,
+        seed: int = 0,
+    ) -> "RowDataset | StreamDataset":
+        """A `torch.utils.data.Dataset` of samples, decoded where a DataLoader's workers run.
+
+        A sample is a dictionary: `image`, a uint8 tensor (H, W, 3), RGB; and each column by name, label
+        arrays in their shapes (`joints_3d` float32 (127, 3)), numbers as tensors of no dimension in the
+        column's type, texts as `str`. A missing measurement is NaN.
+
+        Args:
+            columns: by default `image_id` and all label arrays.
+            transform: called with every sample in the worker, and what it returns is the sample: the place to
+                crop and augment image and labels together. A function of a module, if workers are to be
+                started other than by fork.
+            iterable: False: rows by index, for a DataLoader's own shuffling and samplers. The chosen columns
+                are laid out in a temporary file that all workers map, so memory does not grow with rows.
+                True: rows as a stream from the table's files, which starts at once and takes no disk space.
+            images: False leaves `image` out and reads no image file.
+            shuffle: for the stream: another order every epoch, by `seed`; rows of eight row groups are mixed.
+                Call the dataset's `set_epoch(n)` before every epoch.
+
+        A stream is divided among the workers of a DataLoader and the ranks of `torch.distributed` (if it is
+        initialised before this call) so that together they see each row once; shares differ by one row at the
+        most.
+        """
+        from etl.torch_dataset import RowDataset, StreamDataset
+
+        names = _tensor_columns() if columns is None else self._known(columns)
+        condition = condition_on(where)
+        if iterable:
+            return StreamDataset(self, names, condition, transform, images, shuffle=shuffle, seed=seed)
+        if shuffle:
+            raise InputError(
+                "rows by index are shuffled by DataLoader(shuffle=True); shuffle is for the stream"
+            )
+        return RowDataset(self, names, condition, transform, images)
+
+    def _by_id(self, names: list[str], ids: Ids, limit: int | None) -> pa.Table:
+        wanted = np.asarray(ids)
+        if wanted.ndim != 1 or (wanted.size and wanted.dtype.kind != "i"):
+            raise InputError(f"ids is {reprlib.repr(ids)}; it is a list of image ids, whole numbers")
+        wanted = wanted[:limit].astype(np.int64)
+        columns = names if "image_id" in names else [*names, "image_id"]
+        rows = self.scan.to_table(columns, pc.field("image_id").isin(pa.array(np.unique(wanted), pa.int64())))
+        at = pd.Index(rows.column("image_id").to_numpy()).get_indexer(pd.Index(wanted))
+        if (at < 0).any():
+            lacking = np.unique(wanted[at < 0])
+            more = f" and {len(lacking) - 1} more of the ids" if len(lacking) > 1 else ""
+            raise InputError(f"release {self.name} has no image {lacking[0]}{more}")
+        return rows.select(names).take(pa.array(at))
 
     def _known(self, columns: Sequence[str] | None) -> list[str]:
         if columns is None:
@@ -132,7 +300,28 @@ class Release:
         for name in columns:
             if name not in DATASET.names:
                 raise InputError(f"a release has no column {name!r}{did_you_mean(name, DATASET.names)}")
-        return list(columns)
+        names = list(dict.fromkeys(columns))
+        if len(names) < len(columns):
+            raise InputError(f"columns names a column twice: {', '.join(columns)}")
+        return names
+
+
+def condition_on(where: Where) -> pc.Expression | None:
+    """The condition on a release's rows as an Arrow expression. Raises ConfigError for a wrong one."""
+    if where is None:
+        return None
+    if isinstance(where, str):
+        return parse_where(where, DATASET)
+    if not isinstance(where, pc.Expression):
+        raise ConfigError(
+            f"where: a {type(where).__name__} is no condition; give a text such as 'oks >= 0.8', or an "
+            "Arrow expression"
+        )
+    try:
+        DATASET.empty_table().filter(where)
+    except (pa.ArrowException, TypeError) as error:
+        raise ConfigError(f"where: {where} is no condition on a release: {error}") from error
+    return where
 
 
 def releases(lake: "Lake") -> list[Release]:
@@ -175,29 +364,15 @@ def _release(lake: "Lake", row: dict[str, Any], states: States) -> Release:
     return Release(lake, name, created_at=created, tags=tags, deprecated=why, **facts)
 
 
-def _shaped(name: str, column: pa.ChunkedArray) -> np.ndarray:
-    if not pa.types.is_fixed_size_list(column.type):
-        return column.to_pandas().to_numpy()
-    matrix = _matrix(column)
-    point = 2 if name.endswith("_2d") else 3 if name.endswith("_3d") or name == "keypoints" else None
-    return matrix if point is None else matrix.reshape(len(matrix), matrix.shape[1] // point, point)
+def _only(names: Sequence[str]) -> pa.Schema:
+    return pa.schema([DATASET.field(name) for name in names])
 
 
-def _matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """(N, k) of a column of fixed-size lists, a copy of its own that may be written to."""
-    length, kind = column.type.list_size, column.type.value_type.to_pandas_dtype()
-    if not column.null_count:
-        parts = [pc.list_flatten(chunk).to_numpy() for chunk in column.chunks]
-        return np.concatenate([np.empty(0, kind), *parts]).reshape(-1, length)
-    # Flattening leaves NULL rows out, which would shift all that follow.
-    matrix = np.full((len(column), length), np.nan, kind)
-    matrix[column.is_valid().to_numpy()] = pc.list_flatten(column).to_numpy().reshape(-1, length)
-    return matrix
+def _tensor_columns() -> list[str]:
+    labels = [f.name for f in DATASET if pa.types.is_fixed_size_list(f.type) and not f.nullable]
+    return ["image_id", *labels]
 
 
-def _views(column: pa.ChunkedArray) -> pd.Series:
-    cells = np.empty(len(column), object)
-    valid = column.is_valid().to_numpy()
-    for i, row in enumerate(_matrix(column)):
-        cells[i] = row if valid[i] else None
-    return pd.Series(cells, dtype=object)
+def _read_frame(path: str, columns: list[str], store: Store, condition: pc.Expression | None) -> pd.DataFrame:
+    rows = read_part(store, path, None, columns, condition, DATASET)
+    return rows.to_pandas(types_mapper=pd.ArrowDtype)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,9 @@ from etl.lake import Lake
 from schemas.coco import KEYPOINT_NAMES, SKELETON
 from schemas.errors import InputError
 from udfs.picture import decode
+
+if TYPE_CHECKING:
+    from etl.query import Release
 
 _MARGIN, _GAP, _LINES = 14, 3, 2
 _CHARACTERS = 400
@@ -60,7 +63,12 @@ def contact_sheet(
 
     Raises InputError when there is nothing to show.
     """
-    rows = _published(lake, release) if release is not None else _measured(lake)
+    if release is not None:
+        published = lake.release(release)
+        if image_ids is None:
+            return published.show(n, columns=columns, tile=tile)
+        return release_sheet(published, image_ids, columns, tile)
+    rows = _measured(lake)
     ids = rows.column("image_id").to_numpy()
     if image_ids is not None:
         place = {int(key): i for i, key in enumerate(ids)}
@@ -69,10 +77,24 @@ def contact_sheet(
             raise InputError(f"there is no measured image {unknown[0]} ({len(unknown)} like it)")
         at = np.array([place[int(key)] for key in image_ids], np.int64)
     else:
-        at = np.unique(np.linspace(0, len(ids) - 1, min(n, len(ids))).round().astype(np.int64))
+        at = spread(n, len(ids))
     if not len(at):
         raise InputError(f"the lake {lake.url} has no measured images to show")
     return draw_sheet([_load(lake, row) for row in rows.take(pa.array(at)).to_pylist()], columns, tile)
+
+
+def release_sheet(
+    release: "Release", image_ids: Sequence[int] | np.ndarray, columns: int = 4, tile: int = 160
+) -> Image.Image:
+    """The same of these images of a release; reads their rows alone."""
+    names = ["image_path", "control_path", "caption", "keypoints", "oks"]
+    rows = release.to_arrow(names, ids=image_ids).to_pylist()
+    return draw_sheet([_load(release.lake, row) for row in rows], columns, tile)
+
+
+def spread(n: int, total: int) -> np.ndarray:
+    """At the most `n` of `total` places, evenly spread from the first to the last."""
+    return np.unique(np.linspace(0, total - 1, min(n, total)).round().astype(np.int64))
 
 
 def draw_sheet(samples: Sequence[Sample], columns: int = 4, tile: int = 160) -> Image.Image:
@@ -127,11 +149,6 @@ def _strip(sample: Sample, tile: int) -> Strip:
     drawn = with_keypoints(image, sample.keypoints, sample.image.shape[:2])
     score = "OKS not measured" if sample.oks is None else f"OKS {sample.oks:.2f}"
     return Strip((control, image, drawn), sample.caption, score)
-
-
-def _published(lake: Lake, release: str) -> pa.Table:
-    columns = ["image_id", "image_path", "control_path", "caption", "keypoints", "oks"]
-    return lake.release(release).to_arrow(columns)
 
 
 def _measured(lake: Lake) -> pa.Table:

@@ -152,7 +152,7 @@ def test_a_missing_array_is_nan_and_shifts_no_row(release):
 
 
 def test_parameters_come_ready_for_smplx(release):
-    params = release.smplx(WHERE)
+    params = release.smplx(where=WHERE)
     assert {k: v.shape[1] for k, v in params.items()} == dict(SMPLX_PARAMS)
     assert {len(v) for v in params.values()} == {len(ids(release))}
     assert all(v.dtype == np.float32 and v.flags.writeable for v in params.values())
@@ -161,7 +161,7 @@ def test_parameters_come_ready_for_smplx(release):
 def test_nothing_found_is_empty_and_typed(release):
     assert release.array("joints_3d", "persons == 99").shape == (0, 127, 3)
     assert release.to_pandas(where="persons == 99", arrays="numpy").columns.tolist() == release.columns
-    assert release.smplx("persons == 99")["betas"].shape == (0, 10)
+    assert release.smplx(where="persons == 99")["betas"].shape == (0, 10)
 
 
 def test_wrong_questions_are_answered_with_what_is_wrong(release):
