@@ -38,7 +38,7 @@ class HardPose:
         pose_id: as text.
         picture: (H, W, 3) uint8 RGB, its generated image, or its control image while there is none.
         predicted_oks: what chose it.
-        measured_oks: mean of its images; None: not measured.
+        measured_oks: of that image; None: not measured.
     """
 
     pose_id: str
