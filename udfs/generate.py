@@ -228,7 +228,7 @@ class _Painter:
         }
         asked = {name: value for name, value in given.items() if name in takes and value is not None}
         mixes = ((s.true_cfg_scale if "true_cfg_scale" in takes else s.guidance_scale) or 1) > 1
-        prompts = Prompts.of(pipe, s.max_sequence_length, s.negative_prompt, mixes)
+        prompts = Prompts.of(pipe, s.max_sequence_length, s.negative_prompt, mixes, s.batch_rows)
         on_gpu = worker.device.startswith("cuda")
         device = torch.cuda.get_device_name(worker.device) if on_gpu else worker.device
         control = control_argument(type(pipe))

@@ -39,17 +39,22 @@ class Prompts:
         length: tokens that a T5 encoder reads; CLIP reads what its tokenizer says, 77 by rule.
         negative: the negative prompt.
         mixes: whether the denoiser also runs on the negative prompt (classifier-free guidance).
+        at_once: prompts that are encoded together: always as many, so that one comes out the same in
+            whatever company.
     """
 
     pipe: Pipe
     length: int | None
     negative: str | None
     mixes: bool
+    at_once: int = 1
     _kept: "OrderedDict[str, dict[str, Tensor]]" = field(default_factory=OrderedDict)
     _negative: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, pipe: Pipe, length: int | None, negative: str | None, mixes: bool) -> "Prompts":
+    def of(
+        cls, pipe: Pipe, length: int | None, negative: str | None, mixes: bool, at_once: int = 1
+    ) -> "Prompts":
         """Raises ModelError for a text length that the pipeline does not take."""
         takes = inspect.signature(pipe.__call__).parameters
         if "max_sequence_length" not in takes:
@@ -58,11 +63,11 @@ class Prompts:
                     f"{type(pipe).__name__} takes no max_sequence_length: its encoders read "
                     f"{_room(pipe, 'tokenizer', None)} tokens"
                 )
-            return cls(pipe, None, negative, mixes)
+            return cls(pipe, None, negative, mixes, at_once)
         # Beyond the length that a model was made for, it gets slower and worse.
         rooms = [_room(pipe, name, None) for name in _tokenizers(pipe) if not _is_clip(pipe, name)]
         default = takes["max_sequence_length"].default
-        return cls(pipe, length or min([default, *rooms]), negative, mixes)
+        return cls(pipe, length or min([default, *rooms]), negative, mixes, at_once)
 
     def encoded(self, prompts: Sequence[str]) -> Mapping[str, Any]:
         """Call arguments that stand for these prompts: embeddings (N, ...), each distinct one encoded once.
@@ -75,10 +80,15 @@ class Prompts:
             if self.mixes and self.negative is not None:
                 texts["negative_prompt"] = [self.negative] * len(prompts)
             return texts if self.length is None else texts | {"max_sequence_length": self.length}
-        for prompt in dict.fromkeys(prompts):
-            # By itself, so that its embedding is the same to the last bit in whatever company it comes.
-            if prompt not in self._kept:
-                self._kept[prompt] = self._encode(prompt)
+        distinct = list(dict.fromkeys(prompts))
+        new = [prompt for prompt in distinct if prompt not in self._kept]
+        for start in range(0, len(new), self.at_once):
+            part = new[start : start + self.at_once]
+            # Filled up: matrices of another size are summed in another order.
+            found = self._encode(part + part[-1:] * (self.at_once - len(part)))
+            for row, prompt in enumerate(part):
+                self._kept[prompt] = {name: rows[row].clone() for name, rows in found.items()}
+        for prompt in distinct:
             self._kept.move_to_end(prompt)
         rows = [self._kept[p] for p in prompts]
         self._forget()
@@ -99,30 +109,32 @@ class Prompts:
             return tuple(name for name in _CLASSIC if name in call)
         return ("prompt_embeds", "pooled_prompt_embeds") if kind.startswith("Flux") else None
 
-    def _encode(self, prompt: str) -> dict[str, Tensor]:
-        found = self._embeddings(prompt, self.negative)
+    def _encode(self, prompts: list[str]) -> dict[str, Tensor]:
+        """(N, ...) embeddings."""
+        found = self._embeddings(prompts, self.negative)
         if self.mixes and self.negative is not None and "negative_prompt_embeds" not in found:
             if not self._negative:
-                self._negative.update(self._embeddings(self.negative, None))
-            found |= {f"negative_{name}": rows for name, rows in self._negative.items()}
+                self._negative.update(self._embeddings([self.negative], None))
+            for name, row in self._negative.items():
+                found[f"negative_{name}"] = row.expand(len(prompts), *row.shape[1:])
         return found
 
-    def _embeddings(self, prompt: str, negative: str | None) -> dict[str, Tensor]:
+    def _embeddings(self, prompts: list[str], negative: str | None) -> dict[str, Tensor]:
         pipe, names = self.pipe, self._names
         assert names is not None
         takes = inspect.signature(pipe.encode_prompt).parameters
         given = {
-            "prompt": prompt,
+            "prompt": prompts,
             "prompt_2": None,
             "prompt_3": None,
             "device": pipe._execution_device,
             "num_images_per_prompt": 1,
             "do_classifier_free_guidance": self.mixes,
-            "negative_prompt": negative,
+            "negative_prompt": None if negative is None else [negative] * len(prompts),
             "max_sequence_length": self.length,
         }
         answer = pipe.encode_prompt(**{name: value for name, value in given.items() if name in takes})
-        return {name: rows[0] for name, rows in zip(names, answer, strict=False) if rows is not None}
+        return {name: rows for name, rows in zip(names, answer, strict=False) if rows is not None}
 
     def _forget(self) -> None:
         """Keeps the most recently used."""

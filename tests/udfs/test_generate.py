@@ -148,7 +148,15 @@ def test_each_distinct_caption_is_encoded_once(folders, files, monkeypatch):
     monkeypatch.setattr(type(paint.pipe), "encode_prompt", counted)
     for start in range(0, 6, 2):
         paint(rows.slice(start, 2))
-    assert read == ["a", "b", "c"]
+    assert read == [["a", "b"], ["c", "c"]], "as many at once whatever is new, so that sums round alike"
+
+
+def test_a_caption_reads_the_same_in_whatever_company(folders, files):
+    texts = [f"a person with {n} hats" for n in range(7)]
+    alone = _paint(folders["flux_control"], files, batch_rows=4).prompts.encoded(texts[4:5])
+    beside = _paint(folders["flux_control"], files, batch_rows=4).prompts.encoded(texts)
+    for name, rows in alone.items():
+        assert (rows[0] == beside[name][4]).all(), name
 
 
 def test_memory_for_captions_is_bounded(folders, files, monkeypatch):
