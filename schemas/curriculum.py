@@ -18,7 +18,7 @@ class _Settings(BaseModel):
 
 
 class Mix(_Settings):
-    """Shares of a round's budget, by what chooses; they are scaled to add up to 1.
+    """Shares of a round's budget, by what chooses; they are scaled to add up to 1. None named is all random.
 
     Attributes:
         hard: lowest predicted OKS.
@@ -27,10 +27,10 @@ class Mix(_Settings):
         random: any.
     """
 
-    hard: float = Field(default=0.5, ge=0, le=1)
+    hard: float = Field(default=0.0, ge=0, le=1)
     uncertain: float = Field(default=0.0, ge=0, le=1)
-    novel: float = Field(default=0.25, ge=0, le=1)
-    random: float = Field(default=0.25, ge=0, le=1)
+    novel: float = Field(default=0.0, ge=0, le=1)
+    random: float = Field(default=0.0, ge=0, le=1)
 
     def counts(self, budget: int) -> dict[str, int]:
         """The budget by reason, largest remainders first; adds up to it. All zero is all random."""
@@ -55,7 +55,7 @@ class Round(_Settings):
     """
 
     budget: int = Field(default=256, ge=1, le=10_000_000)
-    mix: Mix = Mix()
+    mix: Mix = Mix(hard=0.5, novel=0.25, random=0.25)
     captions_per_pose: int | None = Field(default=None, ge=1, le=1000)
 
 

@@ -23,7 +23,7 @@ def test_a_budget_is_shared_out_to_the_last_pose(budget, hard, uncertain, novel,
 
 
 def test_a_mix_of_nothing_is_random():
-    assert Mix(hard=0, novel=0, random=0).counts(7)[RANDOM] == 7
+    assert Mix().counts(7)[RANDOM] == 7
 
 
 def test_a_quota_that_is_no_share_is_refused():
