@@ -271,7 +271,7 @@ def _fit(
     parameters = {
         **_FIXED,
         "learning_rate": settings.learning_rate,
-        # Interactions that few images cannot show are not looked for: 7 leaves for 5,000 images.
+        # Interactions that few images cannot show are not looked for: 5 leaves for 3,400.
         "num_leaves": min(settings.leaves, max(4, int(len(oks) ** 0.5 / 10))),
         "min_data_in_leaf": min(settings.min_rows, max(1, len(oks) // 10)),
         "seed": seed % 2**31,
