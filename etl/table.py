@@ -5,7 +5,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
+from etl.keys import Keys, may_hold, row_keys
 from etl.parquet import DataFile, open_parquet, read_keys, with_lengths, write_parquet
 from etl.store import Store
 from schemas.errors import ConflictError, LakeError
@@ -51,47 +52,6 @@ class Commit:
     repeated: int
 
 
-@dataclass
-class _Keys:
-    """What identifies the rows already in a table, read once a file.
-
-    Attributes:
-        seen: the files.
-        keys: (N,) uint64, sorted, over all key columns: the same again is a repeat.
-        ids: (M,) uint64, sorted, of the first key column alone, where the table says what it stands for.
-        contents: (M,) int64, of each id: another one is a collision.
-    """
-
-    seen: set[str] = field(default_factory=set)
-    keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
-    ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
-    contents: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-
-    def add(self, files: Sequence[str], keys: np.ndarray, ids: np.ndarray, contents: np.ndarray) -> None:
-        self.seen.update(files)
-        self.keys = np.sort(np.concatenate([self.keys, keys]), kind="stable")
-        ids = np.concatenate([self.ids, ids])
-        order = np.argsort(ids, kind="stable")
-        self.ids, self.contents = ids[order], np.concatenate([self.contents, contents])[order]
-
-    def has(self, keys: np.ndarray) -> np.ndarray:
-        """(N,) bool: the keys that are there."""
-        return _find(self.keys, keys) >= 0
-
-    def clash(self, ids: np.ndarray, contents: np.ndarray) -> np.ndarray:
-        """Positions of the ids that are there with another content."""
-        at = _find(self.ids, ids)
-        hit = np.flatnonzero(at >= 0)
-        return hit[self.contents[at[hit]] != contents[hit]]
-
-
-def _find(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """First position of each wanted value in the sorted known ones, -1 where it is not there."""
-    at = np.searchsorted(known, wanted)
-    at[at == len(known)] = 0
-    return np.where(known[at] == wanted, at, -1) if len(known) else np.full(len(wanted), -1)
-
-
 class LakeTable:
     """A table by name. Opening it does no I/O; it is created by its first commit."""
 
@@ -100,7 +60,7 @@ class LakeTable:
             raise LakeError(f"no table is called {name!r}; there are {', '.join(TABLES)}")
         self.store = store
         self.name = name
-        self._keys = _Keys()
+        self._keys = Keys()
 
     @property
     def spec(self) -> TableSpec:
@@ -244,7 +204,7 @@ class LakeTable:
         """
         for _ in range(_ATTEMPTS):
             delta = self._open_or_create()
-            self._refresh_keys(delta)
+            self._refresh_keys(delta, files)
             kept, repeated, keys = self._without_repeats(files, self._keys)
             if not kept:
                 return Commit(None, 0, repeated)
@@ -270,7 +230,7 @@ class LakeTable:
         """
         if not files:
             raise LakeError(f"table {self.name}: nothing was committed: no files to replace its rows with")
-        kept, repeated, _ = self._without_repeats(files, _Keys())
+        kept, repeated, _ = self._without_repeats(files, Keys())
         if repeated:
             raise LakeError(f"table {self.name}: nothing was committed: {repeated} rows are there twice")
         for _ in range(_ATTEMPTS):
@@ -379,11 +339,16 @@ class LakeTable:
                     raise
         raise self._busy()
 
-    def _refresh_keys(self, delta: DeltaTable) -> None:
+    def _refresh_keys(self, delta: DeltaTable, coming: Sequence[DataFile]) -> None:
+        """Reads the keys of the files that may hold a row of those that are coming."""
         files = _files(delta, self.name)
         if not self._keys.seen.issubset(files):
-            self._keys = _Keys()  # a row of a file that was taken out is new when it comes again
-        fresh = [f for f in files if f not in self._keys.seen]
+            self._keys = Keys()  # a row of a file that was taken out is new when it comes again
+        there = pa.table(delta.get_add_actions(flatten=True))
+        # What an id stands for is asked of all rows with the id, whatever else their keys are.
+        may = may_hold(there, coming, self.spec.key[:1] if self.spec.content else self.spec.key)
+        near = {f"{self.name}/{path}" for path in there.column("path").filter(pa.array(may)).to_pylist()}
+        fresh = [f for f in files if f not in self._keys.seen and f in near]
         parts = []
         for path in fresh:
             with open_parquet(self.store, path) as parquet:
@@ -403,21 +368,31 @@ class LakeTable:
         ids = row_keys(rows.select([self.spec.key[0]]))
         return keys, ids, rows.column(self.spec.content).to_numpy()
 
-    def _without_repeats(self, files: Sequence[DataFile], there: _Keys) -> tuple[list[DataFile], int, _Keys]:
+    def _read_keys(self, file: DataFile) -> pa.Table:
+        if file.table != self.name:
+            raise LakeError(f"table {self.name}: nothing was committed: {file.name} is of {file.table}")
+        try:
+            return read_keys(self.store, file)
+        except (OSError, ValueError, pa.ArrowInvalid) as error:
+            raise LakeError(f"table {self.name}: nothing was committed: {error}") from error
+
+    def _without_repeats(self, files: Sequence[DataFile], there: Keys) -> tuple[list[DataFile], int, Keys]:
         """The files less the rows that are there or in an earlier file, the number of those, and the keys
         of the others; a file is rewritten if need be."""
         kept: list[DataFile] = []
         repeated = 0
-        new = _Keys()
+        new = Keys()
+        if not self.spec.content:
+            # All at once, for there are seldom repeats, and to look for them file by file takes long.
+            parts = [self._keyed(self._read_keys(file))[0] for file in files]
+            new.keys = np.sort(np.concatenate([np.empty(0, np.uint64), *parts]))
+            if there.disjoint(new.keys):
+                return list(files), 0, new
+            new = Keys()
         for file in files:
-            if file.table != self.name:
-                raise LakeError(f"table {self.name}: nothing was committed: {file.name} is of {file.table}")
-            try:
-                rows = read_keys(self.store, file)
-            except (OSError, ValueError, pa.ArrowInvalid) as error:
-                raise LakeError(f"table {self.name}: nothing was committed: {error}") from error
+            rows = self._read_keys(file)
             keys, ids, contents = self._keyed(rows)
-            within = _Keys()
+            within = Keys()
             within.add([], keys, ids, contents)
             for before in (there, new, within):
                 clash = before.clash(ids, contents)
@@ -448,14 +423,6 @@ def computed_by(fingerprints: Sequence[str], contents: Sequence[int] | None = No
     return (
         where if contents is None else where & pads.field("content_id").isin(pa.array(contents, pa.int64()))
     )
-
-
-def row_keys(columns: pa.Table) -> np.ndarray:
-    """(N,) uint64: an id as it is, or a 64-bit hash over several columns."""
-    if columns.num_columns == 1 and pa.types.is_int64(columns.column(0).type):
-        return columns.column(0).to_numpy().view(np.uint64)
-    frame = columns.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int64Dtype()}.get)
-    return pd.util.hash_pandas_object(frame, index=False).to_numpy(np.uint64)
 
 
 def _files(delta: DeltaTable, table: str) -> list[str]:
