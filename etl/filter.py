@@ -109,7 +109,7 @@ class Measured:
         return cls(
             {m.table: m.fingerprint.value for m in stages.metrics if m.table in read},
             stages.images.fingerprint.value,
-            [stages.samples.fingerprint.value],
+            stages.sample_fingerprints,
         )
 
     def rows(self, lake: Lake, *policies: Policy) -> tuple[pa.Table, int]:

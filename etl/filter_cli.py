@@ -167,4 +167,4 @@ def _measured(lake: "Lake", settings: "Pipeline", *policies: "Policy") -> "Measu
     from etl.filter import Measured
     from etl.stages import Stages
 
-    return Measured.of(Stages(lake, settings, as_run=True), *policies)
+    return Measured.of(Stages.latest(lake, settings, as_run=True), *policies)

@@ -102,18 +102,19 @@ def _pictures(mining: Mining) -> list[HardPose]:
     measured = measured.merge(paths.to_pandas(), on="image_id").groupby("pose_id").first()
     rendered = _rendered(mining, wanted["pose_id"].to_numpy())
     found = []
-    for row in wanted.itertuples():
-        image = measured.loc[row.pose_id] if row.pose_id in measured.index else None
+    for row in wanted.to_dict("records"):
+        pose_id = row["pose_id"]
+        image = measured.loc[pose_id] if pose_id in measured.index else None
         if image is None:
-            picture = rendered[row.pose_id]
+            picture = rendered[pose_id]
         else:
             size = (int(image["image_height"]), int(image["image_width"]))
             picture = np.asarray(read_picture(mining.lake.store, image["image_path"], size))
         found.append(
             HardPose(
-                pose_id=hex_id(row.pose_id),
+                pose_id=hex_id(pose_id),
                 picture=picture,
-                predicted_oks=float(row.predicted_oks),
+                predicted_oks=float(row["predicted_oks"]),
                 measured_oks=None if image is None else float(image["oks"]),
             )
         )

@@ -26,12 +26,17 @@ def mine_(context: typer.Context, pipeline: PipelineOption = DEFAULT_FILE) -> No
     from etl.mine import hardest
 
     mining = _scored(*_learnt(pipeline))
+    scores = ("predicted_oks", "predicted_oks_spread", "novelty", "plausibility")
     rows = [
-        (hex_id(r.pose_id), r.source, f"{r.sequence}:{r.frame}", r.predicted_oks, r.predicted_oks_spread,
-         r.novelty, r.plausibility)
-        for r in hardest(mining).itertuples()
-    ]  # fmt: skip
-    names = ("pose", "source", "frame", "predicted OKS", "spread", "novelty, m", "plausibility")
+        (
+            hex_id(row["pose_id"]),
+            row["source"],
+            f"{row['sequence']}:{row['frame']}",
+            *(row[s] for s in scores),
+        )
+        for row in hardest(mining).to_dict("records")
+    ]
+    names = ("pose", "source", "sequence", "frame", "predicted OKS", "spread", "novelty, m", "plausibility")
     show_table("Hardest poses", names, rows)
 
 

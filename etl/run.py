@@ -241,19 +241,10 @@ def _has_work(lake: Lake, stage: Stage, retry: bool) -> bool:
 
 def select_images(lake: Lake, pipeline: Pipeline, policy: str | None = None) -> "Selection":
     """Applies a policy, by default the pipeline's, to what the pipeline measured."""
-    from etl.filter import load_policy, select
+    from etl.filter import Measured, load_policy, select
 
-    stages = Stages.latest(lake, pipeline, as_run=True)
     rules = load_policy(policy or pipeline.policy)
-    # A metric that no rule reads has no part in the selection: to measure it too must not change a release.
-    used = [m for m in stages.metrics if m.table == stages.keypoints.table or m.table in rules.tables]
-    return select(
-        lake,
-        rules,
-        metric_fingerprints={metric.table: metric.fingerprint.value for metric in used},
-        image_fingerprint=stages.images.fingerprint.value,
-        sample_fingerprints=stages.sample_fingerprints,
-    )
+    return select(lake, rules, **vars(Measured.of(Stages.latest(lake, pipeline, as_run=True), rules)))
 
 
 def choose_preferences(lake: Lake, pipeline: Pipeline, policy: str | None = None) -> "Preferences":
