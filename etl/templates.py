@@ -34,6 +34,13 @@ plan:
     margin: 0.1               # crop: the smallest square around the body plus 10 %
   seed: 0
 
+# curriculum:                 # rounds: each one's poses are chosen by what those before it measured
+#   rounds:
+#     - {budget: 500}         # poses; the first round is random
+#     - {budget: 500, mix: {hard: 0.5, novel: 0.25, random: 0.25}}
+#   spacing: 0.05             # metres between the joints of two poses of a round, root mean square
+#   min_plausibility: 0.3     # leaves out poses that no body could take
+
 body:
   model: standin              # or the path of a licensed SMPLX_NEUTRAL.npz
 

@@ -29,7 +29,7 @@ curriculum:
   spacing: 0.04
 policy: lenient
 release: 0.1.0
-cluster: {workers: 1}
+cluster: {workers: 0}
 """
 
 
