@@ -6,15 +6,18 @@ import subprocess
 import sys
 import time
 import urllib.request
+from datetime import timedelta
 
 import pytest
 import s3fs
 from deltalake import DeltaTable
 
 from etl.lake import Lake
+from etl.maintain import maintain
 from etl.release import create_release
+from etl.verify import verify_release
 from schemas.errors import LakeError
-from tests.lake_rows import LABELS, fill, random_rows, selected
+from tests.lake_rows import LABELS, fill, give_files, random_rows, selected
 
 
 def test_a_lake_is_made_once_and_opened_again(tmp_path):
@@ -115,3 +118,25 @@ def test_a_lake_in_an_object_store_does_all_that_a_local_one_does(s3, tmp_path):
         Lake("s3://bucket/elsewhere", s3)
     with pytest.raises(LakeError, match="no lake can be made at s3://nobucket/lake: The specified bucket"):
         Lake.create("s3://nobucket/lake", s3)
+
+
+def test_a_lake_in_an_object_store_is_kept_tidy(s3):
+    lake = Lake.create("s3://bucket/tidy", s3)
+    fill(lake, 10)
+    give_files(lake)
+    create_release(lake, "0.1.0", selected(lake), label_fingerprint=LABELS)
+    for i in range(8):
+        lake.table("captions").append(random_rows("captions", 2, 50 + i))
+    orphan, foreign = "files/images/0123456789abcdef/ab/ab00000000000000.jpg", "files/images/holiday.jpg"
+    for path in (orphan, foreign):
+        lake.store.write(path, b"x")
+    replaced = lake.table("images").files(1)
+    before = lake.table("captions").read(["caption_id"]).column(0)
+    found = maintain(lake, older_than=timedelta(0), apply=True)
+    assert {f.what for f in found} == {"compact", "vacuum", "sweep", "unknown"}
+    assert not any(lake.store.exists(path) for path in (orphan, *replaced))
+    assert lake.store.exists(foreign)
+    assert sorted(lake.table("captions").read(["caption_id"]).column(0).to_pylist()) == sorted(
+        before.to_pylist()
+    )
+    assert verify_release(lake, "0.1.0") == []

@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,17 +15,23 @@ import etl.release
 from etl.filter import select
 from etl.lake import Lake
 from etl.release import create_release, list_releases
+from etl.release_events import tag_release
 from schemas.errors import ConfigError, ConflictError, InputError, LakeError
 from schemas.policy import Policy
 from schemas.tables import DATASET
 from tests.lake_rows import IMAGES, LABELS, METRICS, fill, selected
 
 
-@pytest.fixture
-def lake(tmp_path):
-    made = Lake.create(tmp_path / "lake")
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    made = Lake.create(tmp_path_factory.mktemp("release") / "lake")
     fill(made, 300)
     return made
+
+
+@pytest.fixture
+def lake(filled, tmp_path):
+    return Lake(shutil.copytree(filled.url, tmp_path / "lake"))
 
 
 def publish(lake: Lake, name: str = "0.1.0", policy: str | Policy = "lenient", **more: str):
@@ -198,6 +208,92 @@ def test_of_two_processes_with_one_name_one_wins_and_its_manifest_stays(lake, mo
     assert winner.policy == "strict"
     assert len(winner.to_arrow()) == winner.rows
     assert hashlib.sha256(lake.store.read(winner.manifest_path)).hexdigest() == winner.manifest_sha256
+
+
+def test_a_rival_that_publishes_in_between_leaves_no_version_of_the_loser(lake, monkeypatch):
+    write = etl.release._write
+
+    def overtaken(*arguments):
+        yield from write(*arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr(etl.release, "_write", write)
+            publish(lake, "0.1.0", "strict")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(etl.release, "_write", overtaken)
+        with pytest.raises(ConflictError, match=r"release 0\.1\.0 is being published by another process"):
+            publish(lake, "0.1.0", "lenient")
+    assert [r.policy for r in list_releases(lake)] == ["strict"]
+    assert lake.table("dataset").version() == lake.release("0.1.0").dataset_version
+
+
+_PUBLISH = """
+import sys
+from etl.lake import Lake
+from etl.release import create_release
+from schemas.errors import PosedreamerError
+from tests.lake_rows import LABELS, selected
+lake = Lake(sys.argv[1])
+chosen = selected(lake, sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    create_release(lake, "0.1.0", chosen, label_fingerprint=LABELS)
+    print("published")
+except PosedreamerError as error:
+    print(error)
+"""
+
+
+def test_of_two_processes_that_publish_one_name_at_once_one_wins_and_the_other_is_told(lake):
+    command = [sys.executable, "-c", _PUBLISH, lake.url]
+    pipes = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "text": True,
+        "cwd": Path(__file__).parents[2],
+    }
+    both = {policy: subprocess.Popen([*command, policy], **pipes) for policy in ("lenient", "strict")}
+    for process in both.values():
+        assert process.stdout.readline() == "ready\n"
+    for process in both.values():
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = {policy: process.communicate()[0].strip() for policy, process in both.items()}
+    assert [process.returncode for process in both.values()] == [0, 0]
+    (winner,) = (policy for policy, words in said.items() if words == "published")
+    (refused,) = (words for words in said.values() if words != "published")
+    assert refused.startswith("release 0.1.0 ")
+    (made,) = list_releases(lake)
+    assert made.policy == winner
+    assert len(made.to_arrow()) == made.rows
+    assert hashlib.sha256(lake.store.read(made.manifest_path)).hexdigest() == made.manifest_sha256
+
+
+def test_what_a_crash_left_and_others_followed_is_made_anew(lake, monkeypatch):
+    """Maintenance may be removing the files of a version that no release names."""
+
+    def die(*args: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(etl.release, "_write_manifest", die)
+        with pytest.raises(Killed):
+            publish(lake)
+    other = publish(lake, "0.0.1", "strict")
+    assert publish(lake).dataset_version == other.dataset_version + 1
+
+
+def test_a_release_follows_the_newest_or_the_one_that_is_said(lake):
+    assert publish(lake, "0.1.0").parent is None
+    assert publish(lake, "0.2.0").parent == "0.1.0"
+    tag_release(lake, "0.1.0", "stable")
+    third = publish(lake, "0.3.0", parent="stable")
+    assert third.parent == third.manifest()["parent"] == "0.1.0"
+    assert publish(lake, "1.0.0", parent="none").parent is None
+    with pytest.raises(LakeError, match=r"has no release '9\.9\.9'"):
+        publish(lake, "2.0.0", parent="9.9.9")
+    assert [r.parent for r in list_releases(lake)] == [None, "0.1.0", "0.1.0", None]
 
 
 def test_rows_that_two_plans_share_are_published_once(lake):

@@ -1,9 +1,11 @@
 """Image files: named by what made them, adopted when intact, painted over when not."""
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -127,6 +129,7 @@ def test_intact_files_are_adopted_and_others_painted_again(tmp_path, form):
     store.write(paths[3], store.read(paths[1]))
     other = np.zeros((48, 40, 3), np.uint8)
     store.write(paths[4], encode(other, form, comment="another image"))
+    os.utime(store.full(paths[0]), (0, 0))
     PAINTED.clear()
 
     _, again = _run(tmp_path, _rows(5), format=form)
@@ -134,6 +137,7 @@ def test_intact_files_are_adopted_and_others_painted_again(tmp_path, form):
     assert again["status"].to_pylist() == ["adopted", *["generated"] * 4]
     assert again["seconds"].to_pylist()[0] is None
     assert again["image_sha256"] == first["image_sha256"], "painting again gives the same bytes"
+    assert Path(store.full(paths[0])).stat().st_mtime > 0, "what is adopted is no old file to sweep"
 
 
 def test_images_painted_beside_one_that_fails_are_not_adopted(tmp_path):
