@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont
 
 from etl.lake import Lake
+from etl.pictures import read_image
 from schemas.coco import KEYPOINT_NAMES, SKELETON
 from schemas.errors import InputError
-from udfs.picture import decode
 
 if TYPE_CHECKING:
     from etl.query import Release
@@ -179,7 +179,7 @@ def _beside(rows: pa.Table, others: pa.Table, key: str) -> pa.Table:
 
 def _load(lake: Lake, row: dict[str, Any]) -> Sample:
     keypoints = None if row["keypoints"] is None else np.reshape(row["keypoints"], (-1, 3))
-    control, image = (decode(lake.store.read(row[p]), row[p])[0] for p in ("control_path", "image_path"))
+    control, image = (read_image(lake.store, row[p]) for p in ("control_path", "image_path"))
     return Sample(control, image, keypoints, row["caption"], row["oks"])
 
 
