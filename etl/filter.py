@@ -17,7 +17,8 @@ from schemas.errors import ConfigError, InputError
 from schemas.fingerprint import Fingerprint, fingerprint
 from schemas.ids import text_hash
 from schemas.policy import Decision, Policy, decide, parse_policy
-from schemas.rule_columns import metric_columns, rule_columns
+from schemas.rule_columns import class_columns
+from schemas.tables import TABLES
 from schemas.yaml_file import did_you_mean
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Measured:
         )
 
     def rows(self, lake: Lake, *policies: Policy) -> tuple[pa.Table, int]:
-        """The measured images by id, with all columns that the policies read; and how many are not measured.
+        """The measured images, with all columns that the policies read; and how many are not measured.
 
         Raises ConfigError for a rule on a table that is not among the metrics, and InputError when nothing
         was measured.
@@ -125,11 +126,13 @@ class Measured:
                     f"policy {policy.name} reads {', '.join(missing)}, which this pipeline has not"
                 )
         names = list(dict.fromkeys(name for policy in policies for name in policy.columns))
-        tables = {name: table for name, (table, _) in metric_columns().items()}
-        images = images_of(lake, self.image_fingerprint, self.sample_fingerprints)
+        known = class_columns()
+        of = {table: [n for n in names if known[n].table == table] for table in TABLES}
+        own = [n for n in of["images"] if n != "sample_id"]
+        images = images_of(lake, self.image_fingerprint, self.sample_fingerprints, own)
         rows = images
         for table, value in sorted(self.metric_fingerprints.items()):
-            rows = with_metrics(lake, rows, table, value, [n for n in names if tables.get(n) == table])
+            rows = with_metrics(lake, rows, table, value, of[table])
         if not rows.num_rows:
             raise InputError(
                 f"no image is measured yet: {images.num_rows} images are there; `posedreamer run` measures "
@@ -184,7 +187,7 @@ def funnel(policy: Policy, decision: Decision) -> tuple[Rejects, ...]:
 
 
 def _fingerprint(policy: Policy, measured: Measured, rows: pa.Table) -> Fingerprint:
-    ids = rows.column("image_id").to_numpy().astype("<i8")
+    ids = np.sort(rows.column("image_id").to_numpy()).astype("<i8", copy=False)
     parameters = {"images": len(ids), "image_ids": text_hash(ids.tobytes()).hex()}
     upstream = {
         "policy": policy.fingerprint.value,
@@ -193,7 +196,7 @@ def _fingerprint(policy: Policy, measured: Measured, rows: pa.Table) -> Fingerpr
     }
     # Ids stand for all that samples, poses and captions say, but for the plan that asked for a sample.
     if measured.sample_fingerprints is not None and any(
-        rule_columns()[name].table == "samples" for name in policy.columns if name in rule_columns()
+        class_columns()[name].table == "samples" for name in policy.columns
     ):
         upstream["samples"] = "+".join(sorted(set(measured.sample_fingerprints)))
     return fingerprint("selection", VERSION, parameters, upstream=upstream)
@@ -204,19 +207,18 @@ def _write(lake: Lake, made: Fingerprint, policy: Policy, rows: pa.Table, first:
     table = lake.table("selections")
     if table.dataset().count_rows(filter=pc.field("selection") == made.value):
         return 0
-    register(lake, policy.fingerprint)
-    register(lake, made)
+    register(lake, policy.fingerprint, made)
     texts = pa.array([*(rule.text for rule in policy.rules), None], pa.string())
-    decisions = pa.table(
-        {
-            "selection": pa.repeat(made.value, rows.num_rows),
-            "image_id": rows.column("image_id"),
-            "sample_id": rows.column("sample_id"),
-            "keep": pa.array(first < 0),
-            "rejected_by": texts.take(pa.array(np.where(first < 0, len(texts) - 1, first))),
+    files = []
+    for start in range(0, rows.num_rows, WRITE_ROWS):
+        part, rejected = rows.slice(start, WRITE_ROWS), first[start : start + WRITE_ROWS]
+        decisions = {
+            "selection": pa.repeat(made.value, part.num_rows),
+            "image_id": part.column("image_id"),
+            "sample_id": part.column("sample_id"),
+            "keep": pa.array(rejected < 0),
+            "rejected_by": texts.take(pa.array(np.where(rejected < 0, len(texts) - 1, rejected))),
         }
-    )
-    cuts = range(0, rows.num_rows, WRITE_ROWS)
-    files = [table.write(decisions.slice(start, WRITE_ROWS)) for start in cuts]
+        files.append(table.write(pa.table(decisions)))
     note = {"posedreamer.selection": made.value, "posedreamer.policy": policy.name}
     return table.commit(files, note).rows

@@ -39,16 +39,17 @@ def software() -> dict[str, str]:
     return versions
 
 
-def register(lake: Lake, fingerprint: Fingerprint) -> None:
-    """Notes the ingredients of a fingerprint, once."""
+def register(lake: Lake, *fingerprints: Fingerprint) -> None:
+    """Notes the ingredients of fingerprints, each once."""
+    n = len(fingerprints)
     lake.table("fingerprints").append(
         pa.table(
             {
-                "fingerprint": [fingerprint.value],
-                "udf": [fingerprint.udf],
-                "ingredients": [fingerprint.json],
-                "software": [json.dumps(software())],
-                "created_at": pa.array([datetime.now(UTC)], pa.timestamp("us", "UTC")),
+                "fingerprint": [f.value for f in fingerprints],
+                "udf": [f.udf for f in fingerprints],
+                "ingredients": [f.json for f in fingerprints],
+                "software": [json.dumps(software())] * n,
+                "created_at": pa.array([datetime.now(UTC)] * n, pa.timestamp("us", "UTC")),
             }
         )
     )

@@ -4,36 +4,47 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.lake import Lake
+from etl.places import places
 from etl.table import computed_by
 from schemas.errors import LakeError
 from schemas.rule_columns import KEYS, RuleColumn, class_columns
 
 
-def images_of(lake: Lake, image_fingerprint: str, sample_fingerprints: Sequence[str] | None) -> pa.Table:
-    """`image_id` and `sample_id` of the images to decide on, by id."""
-    rows = lake.table("images").read(["image_id", "sample_id"], computed_by([image_fingerprint]))
-    if sample_fingerprints is not None:
-        planned = lake.table("samples").read(["sample_id"], computed_by(sample_fingerprints))
-        rows = rows.filter(pc.is_in(rows.column("sample_id"), planned.column("sample_id")))
-    return rows.sort_by("image_id")
+def images_of(
+    lake: Lake, image_fingerprint: str, sample_fingerprints: Sequence[str] | None, names: Sequence[str] = ()
+) -> pa.Table:
+    """`image_id` and `sample_id` of the images to decide on, and more columns, in the order of the table."""
+    columns = ["image_id", "sample_id", *names]
+    rows = lake.table("images").read(columns, computed_by([image_fingerprint]))
+    if sample_fingerprints is None:
+        return rows
+    planned = lake.table("samples").read(["sample_id"], computed_by(sample_fingerprints))
+    there = _places(rows, planned, "sample_id") >= 0
+    return rows if there.all() else rows.filter(pa.array(there))
 
 
 def with_metrics(lake: Lake, rows: pa.Table, table: str, value: str, names: list[str]) -> pa.Table:
     """The rows that the metric table has, with its columns, in the same order."""
     measured = lake.table(table).read(["image_id", *names], computed_by([value]))
-    at = pd.Index(measured.column("image_id").to_numpy()).get_indexer(
-        pd.Index(rows.column("image_id").to_numpy())
-    )
-    rows = rows.filter(pa.array(at >= 0))
-    taken = measured.select(names).take(pa.array(at[at >= 0]))
+    at = _places(rows, measured, "image_id")
+    if len(at) and at.min() < 0:
+        rows, at = rows.filter(pa.array(at >= 0)), at[at >= 0]
     for name in names:
-        rows = rows.append_column(measured.schema.field(name), taken.column(name))
+        rows = rows.append_column(measured.schema.field(name), _taken(measured.column(name), at))
     return rows
+
+
+def _places(rows: pa.Table, others: pa.Table, key: str) -> np.ndarray:
+    return places(rows.column(key).to_numpy(), others.column(key).to_numpy())
+
+
+def _taken(column: pa.ChunkedArray, at: np.ndarray) -> pa.Array:
+    whole = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    return whole.take(pa.array(at))
 
 
 def with_facts(
@@ -87,18 +98,17 @@ def _beside(
     key = KEYS[table]
     where = None if fingerprints is None else computed_by(fingerprints)
     read = list(dict.fromkeys([key, *(column.of for column in columns)]))
-    tie = ["fingerprint"] if table == "samples" else []  # the same sample may be in plans of several rounds
-    others = lake.table(table).read([*read, *tie], where)
-    if tie:
-        others = others.sort_by([(key, "ascending"), *((t, "ascending") for t in tie)])
-    keys, first = np.unique(others.column(key).to_numpy(), return_index=True)
-    at = pd.Index(keys).get_indexer(pd.Index(rows.column(key).to_numpy()))
-    if (at < 0).any():
+    # The same sample may be in the plans of several rounds: that of the lowest fingerprint counts.
+    others = lake.table(table).read([*read, *(["fingerprint"] if table == "samples" else [])], where)
+    if table == "samples" and pc.count_distinct(others.column(key)).as_py() < others.num_rows:
+        others = others.sort_by("fingerprint")
+        others = others.take(pa.array(np.unique(others.column(key).to_numpy(), return_index=True)[1]))
+    at = _places(rows, others, key)
+    if len(at) and at.min() < 0:
         lacking = rows.column(key).filter(pa.array(at < 0))
         raise LakeError(f"table {table} lacks {len(lacking):,} rows, such as {key} {lacking[0].as_py()}")
-    taken = others.take(pa.array(first[at]))
     for name, column in zip(names, columns, strict=True):
-        values = taken.column(column.of)
+        values = _taken(others.column(column.of), at)
         if column.item is not None:
             values = pc.list_element(values, column.item)
         rows = rows.append_column(name, values)

@@ -101,7 +101,7 @@ def prefer(
             "measure: see `metrics` in the pipeline file"
         )
     used = {table: metric_fingerprints[table] for table in policy.tables}
-    images = images_of(lake, image_fingerprint, sample_fingerprints)
+    images = images_of(lake, image_fingerprint, sample_fingerprints).sort_by("image_id")
     rows = images
     for table, value in used.items():
         names = [c for c in policy.columns if c in lake.table(table).spec.schema.names]
