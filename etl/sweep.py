@@ -77,7 +77,7 @@ def plot_sweep(swept: Sweep, path: Path) -> None:
     bounds = [p.bound for p in swept.points]
     figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(bounds, [p.alone for p in swept.points], "o-", ms=3, c="#9a9a9a", label="this rule alone")
+    axes.plot(bounds, [p.alone for p in swept.points], lw=5, c="#c9c9c9", label="this rule alone")
     axes.plot(bounds, [p.kept for p in swept.points], "o-", ms=3, c="#0b6fb8", label="the whole policy")
     axes.axhline(swept.now, ls=":", c="#444444", lw=1, label=f"{swept.policy.name} as it is")
     axes.set_xlabel(f"bound on {swept.column}")
