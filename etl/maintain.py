@@ -30,9 +30,11 @@ _PARQUET = re.compile(r"part-(\d+-)?[0-9a-f]{32}\.parquet")
 _LOG = re.compile(r"\d{20}\.[^#]+|_last_checkpoint")
 _PICTURE = re.compile(r"[0-9a-f]{16}\.(jpg|png)")
 _PLAN = re.compile(r"captions-[0-9a-f]+\.arrow|files-[0-9a-f]{16}\.json")
+_REFERENCES = re.compile(r"poses-[0-9a-f]+\.arrow")
+_MODEL = re.compile(r"[^.#][^#]*")
 _MANIFEST = r"manifest-.+\.json"
 _CARD = r"card.*\.(md|html)"
-_FOLDERS = {f"files/{name}" for name in ("images", "controls", "plan", "releases")}
+_FOLDERS = {f"files/{name}" for name in ("images", "controls", "plan", "releases", "mining")}
 
 
 @dataclass
@@ -91,6 +93,7 @@ def maintain(lake: Lake, *, older_than: timedelta = AGE, apply: bool = False) ->
             _pictures(sweep, folder, named)
         _manifests(sweep, versions)
         sweep.rest("files/plan", listed(lake.store, "files/plan"), _PLAN)
+        _mining(sweep)
     return found + list(sweep.findings.values())
 
 
@@ -200,12 +203,19 @@ def _pictures(sweep: _Sweep, folder: str, named: NamedFiles) -> None:
             sweep.rest(folder, entries, _PICTURE)
 
 
-def _folders(sweep: _Sweep, folder: str, pattern: str) -> list[str]:
-    """Folders in a folder that has nothing else."""
+def _folders(sweep: _Sweep, folder: str, pattern: str, known: re.Pattern[str] | None = None) -> list[str]:
+    """Folders in a folder that has, but for known files, nothing else."""
     entries = listed(sweep.lake.store, folder)
     found = {e.path for e in entries if e.folder and re.fullmatch(pattern, e.name)}
-    sweep.rest(folder, [e for e in entries if e.path not in found])
+    sweep.rest(folder, [e for e in entries if e.path not in found], known)
     return sorted(found)
+
+
+def _mining(sweep: _Sweep) -> None:
+    """What curriculum rounds learnt, which may be asked for again: only staging files go."""
+    place = "files/mining"
+    for model in _folders(sweep, place, r"oks-[0-9a-f]{16}", _REFERENCES):
+        sweep.rest(model, listed(sweep.lake.store, model), _MODEL)
 
 
 def _manifests(sweep: _Sweep, versions: Versions) -> None:

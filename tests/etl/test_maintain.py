@@ -32,6 +32,7 @@ ORPHANS = (
     "files/images/0123456789abcdef/ab/.ab00000000000000.jpg.00000000000000000000000000000000.tmp",
     "files/releases/0.1.0/manifest-9-0000000000000000.json",
     "files/plan/.files-0123456789abcdef.json.00000000000000000000000000000000.tmp",
+    "files/mining/oks-0123456789abcdef/.model.json.00000000000000000000000000000000.tmp",
     "poses/part-00000000000000000000000000000000.parquet",
     "poses/part-00003-00000000000000000000000000000000.parquet",
     "poses/.part-00000000000000000000000000000000.parquet.00000000000000000000000000000000.tmp",
@@ -55,6 +56,8 @@ KEPT = (
     "files/plan/files-0123456789abcdef.json",
     "files/plan/captions-00ff.arrow",
     "files/releases/0.1.0/card.md",
+    "files/mining/poses-00ff.arrow",
+    "files/mining/oks-0123456789abcdef/model.json",
 )
 
 
