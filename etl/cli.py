@@ -203,6 +203,7 @@ def _without_dpo(pipeline: "Pipeline", file: Path) -> "Pipeline":
 
 def _publish_once(lake: "Lake", pipeline: "Pipeline", selection: "Selection", name: str) -> None:
     """Publishes under the name of the pipeline file unless that was done before."""
+    from etl.card_page import write_card
     from etl.release import list_releases
     from etl.run import publish
 
@@ -212,6 +213,7 @@ def _publish_once(lake: "Lake", pipeline: "Pipeline", selection: "Selection", na
         console.print(
             f"Published release {name}: {there.rows:,} rows, version {there.dataset_version} of dataset."
         )
+        console.print(f"Its dataset card is {lake.url}/{write_card(there)[-1]}", soft_wrap=True)
     elif there.selection == selection.fingerprint:
         console.print(f"Release {name} is up to date.")
     else:

@@ -1,4 +1,4 @@
-"""`posedreamer release`: publish, look at, compare, name, deprecate, delete and verify releases."""
+"""`posedreamer release`: publish, look at, describe, compare, name, deprecate, delete and verify releases."""
 
 import warnings
 from collections.abc import Hashable, Iterator, Mapping
@@ -39,8 +39,10 @@ def create(
     parent: Annotated[
         str | None, typer.Option(help="release that it follows, or none; by default the newest")
     ] = None,
+    card: Annotated[bool, typer.Option(help="write its dataset card beside its manifest")] = True,
 ) -> None:
     """Publish what a policy keeps as the next version of the table `dataset`."""
+    from etl.card_page import write_card
     from etl.lake import Lake
     from etl.release import create_release
     from etl.run import select_images
@@ -62,6 +64,8 @@ def create(
     console.print(
         f"published release {made.name}: {made.rows:,} rows, dataset version {made.dataset_version}"
     )
+    if card:
+        console.print(f"its dataset card is {lake.url}/{write_card(made)[-1]}", soft_wrap=True)
 
 
 @releases.command("list")
@@ -104,6 +108,22 @@ def show(name: Name, pipeline: PipelineOption = DEFAULT_FILE) -> None:
         show_table(title, ("name", "value"), list(manifest[key].items()))
     console.print("[bold]Policy[/]")
     console.print(yaml.safe_dump(manifest["policy"], sort_keys=False, allow_unicode=True), markup=False)
+
+
+@releases.command()
+def card(
+    name: Name,
+    pipeline: PipelineOption = DEFAULT_FILE,
+    out: Annotated[
+        Path | None, typer.Option(help="folder; by default beside the manifest in the lake")
+    ] = None,
+) -> None:
+    """Write the dataset card of a release, card.md and card.html: what is in it, and where that is from."""
+    from etl.card_page import write_card
+
+    lake = _lake(pipeline)
+    for path in write_card(lake.release(name), out):
+        console.print(f"wrote {path if out else f'{lake.url}/{path}'}", soft_wrap=True)
 
 
 @releases.command()

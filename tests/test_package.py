@@ -16,7 +16,7 @@ def test_the_package_has_its_poses_policies_and_weights(monkeypatch):
     needed = {
         p
         for house in ("schemas", "udfs", "etl")
-        for kind in ("npz", "yaml", "safetensors")
+        for kind in ("npz", "yaml", "safetensors", "css")
         for p in (ROOT / house).rglob(f"*.{kind}")
     }
     assert len(needed) > 15
