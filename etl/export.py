@@ -184,22 +184,24 @@ class _Rows:
     def __init__(self, release: Release, where: str | None) -> None:
         self._condition = None if where is None else parse_where(where, DATASET)
         dataset = release.lake.table("dataset").dataset(release.dataset_version)
-        self._fragments: list[pads.Fragment] = list(dataset.get_fragments())
-        self._counts = [
-            f.scanner(schema=DATASET, columns=[], filter=self._condition).count_rows()
-            for f in self._fragments
+        # Row groups and not files: Arrow reads far ahead within what it is given.
+        self._groups = [
+            group for file in dataset.get_fragments() for group in file.split_by_row_group(schema=DATASET)
         ]
+        # `count_rows` of a row group answers for its whole file (pyarrow 26).
+        self._counts = [sum(map(len, self._scan(group, []))) for group in self._groups]
         self.total = sum(self._counts)
 
+    def _scan(self, group: pads.Fragment, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return group.to_batches(schema=DATASET, columns=list(columns), filter=self._condition)
+
     def batches(self, columns: Sequence[str], start: int) -> Iterator[pa.RecordBatch]:
-        """The rows from `start` on; files that end before it are not opened."""
-        for fragment, count in zip(self._fragments, self._counts, strict=True):
+        """The rows from `start` on; row groups that end before it are not read."""
+        for group, count in zip(self._groups, self._counts, strict=True):
             if start >= count:
                 start -= count
                 continue
-            for batch in fragment.to_batches(
-                schema=DATASET, columns=list(columns), filter=self._condition, batch_readahead=2
-            ):
+            for batch in self._scan(group, columns):
                 yield batch.slice(start)
                 start = max(start - batch.num_rows, 0)
 

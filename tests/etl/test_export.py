@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import etl.parquet
 import etl.release
 from etl.cli import app
 from etl.export import FORMATS, export_release
@@ -42,6 +43,7 @@ def release(tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(etl.release, "join", lambda parts: join(parts, 7))
+        patch.setattr(etl.parquet, "ROW_GROUP_ROWS", 3)
         create_release(lake, "0.1.0", selected(lake, all_rows), label_fingerprint=LABELS)
     return lake.release("0.1.0")
 
