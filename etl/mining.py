@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.filter import images_of, with_metrics
 from etl.fingerprints import register
 from etl.ingest import Read
 from etl.join import look_up
 from etl.lake import Lake
+from etl.measured import images_of, with_metrics
 from etl.stage import Stage
 from etl.table import computed_by
 from schemas.errors import ConfigError, InputError
@@ -157,7 +157,7 @@ class Mining:
         An image without OKS shows nobody: it counts as 0.
         """
         assert self.measured is not None
-        rows = images_of(self.lake, self.measured.images, self.measured.samples)
+        rows = images_of(self.lake, self.measured.images, self.measured.samples).sort_by("image_id")
         rows = with_metrics(self.lake, rows, METRICS, self.measured.keypoints, ["oks"])
         rows = rows.set_column(
             rows.column_names.index("oks"),
