@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.computed import read_computed
 from etl.lake import Lake
 from etl.places import places
-from etl.table import computed_by
 from schemas.errors import LakeError
 from schemas.rule_columns import KEYS, RuleColumn, class_columns
 
@@ -19,17 +19,17 @@ def images_of(
 ) -> pa.Table:
     """`image_id` and `sample_id` of the images to decide on, and more columns, in the order of the table."""
     columns = ["image_id", "sample_id", *names]
-    rows = lake.table("images").read(columns, computed_by([image_fingerprint]))
+    rows = read_computed(lake, "images", columns, [image_fingerprint])
     if sample_fingerprints is None:
         return rows
-    planned = lake.table("samples").read(["sample_id"], computed_by(sample_fingerprints))
+    planned = read_computed(lake, "samples", ["sample_id"], sample_fingerprints)
     there = _places(rows, planned, "sample_id") >= 0
     return rows if there.all() else rows.filter(pa.array(there))
 
 
 def with_metrics(lake: Lake, rows: pa.Table, table: str, value: str, names: list[str]) -> pa.Table:
     """The rows that the metric table has, with its columns, in the same order."""
-    measured = lake.table(table).read(["image_id", *names], computed_by([value]))
+    measured = read_computed(lake, table, ["image_id", *names], [value])
     at = _places(rows, measured, "image_id")
     if len(at) and at.min() < 0:
         rows, at = rows.filter(pa.array(at >= 0)), at[at >= 0]
@@ -96,10 +96,13 @@ def _beside(
     names: Sequence[str],
 ) -> pa.Table:
     key = KEYS[table]
-    where = None if fingerprints is None else computed_by(fingerprints)
     read = list(dict.fromkeys([key, *(column.of for column in columns)]))
+    read += ["fingerprint"] if table == "samples" else []
+    if fingerprints is None:
+        others = lake.table(table).read(read)
+    else:
+        others = read_computed(lake, table, read, fingerprints)
     # The same sample may be in the plans of several rounds: that of the lowest fingerprint counts.
-    others = lake.table(table).read([*read, *(["fingerprint"] if table == "samples" else [])], where)
     if table == "samples" and pc.count_distinct(others.column(key)).as_py() < others.num_rows:
         others = others.sort_by("fingerprint")
         others = others.take(pa.array(np.unique(others.column(key).to_numpy(), return_index=True)[1]))

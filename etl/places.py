@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-BLOCK = 128
+BLOCK = 64
 """A run is looked for at every such row, so those of this length are found."""
 
 
