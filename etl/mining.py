@@ -110,12 +110,13 @@ class Mining:
             return ()
         from udfs.novelty import Novelty
         from udfs.novelty import digest as digest_of
+        from udfs.oks_regressor import model_digest
         from udfs.predicted_oks import PredictedOks
 
         plan, curriculum = self.pipeline.plan, self.pipeline.curriculum
         predicted = PredictedOks(
             folder=self.folder,
-            digest=digest_of(self.lake.store.read(self._card)),
+            digest=model_digest(self.lake.store.read(self._card), self._card),
             camera=plan.camera,
             betas=plan.betas,
             views=VIEWS if curriculum is None else curriculum.views,

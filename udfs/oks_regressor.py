@@ -179,8 +179,8 @@ class OksRegressor:
 
     @property
     def digest(self) -> str:
-        """BLAKE2b (128 bits, hex) of `model.json`, and so of all the files."""
-        return _hash(self.to_files()[_INDEX])
+        """Of what predicts; see `model_digest`."""
+        return model_digest(self.to_files()[_INDEX])
 
     @classmethod
     def from_files(
@@ -192,7 +192,7 @@ class OksRegressor:
         Raises ModelError for files that are missing, damaged or no such model.
         """
         data = _read(read, f"{folder}/{_INDEX}")
-        if digest is not None and _hash(data) != digest:
+        if digest is not None and model_digest(data, f"{folder}/{_INDEX}") != digest:
             raise ModelError(f"{folder}: not the regressor with the digest {digest}; train it again")
         try:
             index = json.loads(data)
@@ -255,6 +255,20 @@ def _order(features: np.ndarray, oks: np.ndarray, pose_ids: np.ndarray) -> np.nd
     parts = (pose_ids[:, None], features, oks[:, None])
     packed = np.concatenate([part.view(np.uint8) for part in parts], axis=1)
     return np.argsort(packed.view(f"V{packed.shape[1]}").ravel(), kind="stable")
+
+
+def model_digest(index: bytes, path: str = _INDEX) -> str:
+    """BLAKE2b (128 bits, hex) of what a `model.json` says of features, settings and members' files.
+
+    Not of what it was trained on: the same rows of a table make the same model, whatever version it had.
+    Raises ModelError for what is no such file.
+    """
+    try:
+        facts = json.loads(index)
+        what = {name: facts[name] for name in ("format", "features", "settings", "members")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{path} describes no regressor: {error}") from error
+    return _hash(json.dumps(what, sort_keys=True).encode())
 
 
 def _unseen(pose_ids: np.ndarray, settings: RegressorSettings) -> np.ndarray:

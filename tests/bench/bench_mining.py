@@ -1,7 +1,7 @@
-"""Does mining find poses that come out worse, and how fast does it score: `python -m tests.bench.bench_mining`.
+"""Does mining find poses that come out worse, how fast is scoring: `python -m tests.bench.bench_mining`.
 
-Per seed: a first round at random, then two rival second rounds of the same budget from the same pool, one mined
-and one random, painted and measured alike. Then the scorers' speed on 10^4 to 10^6 poses, and that of picking.
+Per seed: a first round at random, then two rival second rounds of one budget from one pool, mined and random,
+painted and measured alike. Then the scorers' speed on 10^4 to 10^6 poses, and that of picking.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from schemas.tables import POSES
 from tests.bench.bench_nano import write_poses
 from udfs.columns import list_column, matrix
 from udfs.novelty import Novelty, digest, references_file
+from udfs.oks_regressor import model_digest
 from udfs.picking import Candidates, pick
 from udfs.plausibility import Plausibility
 from udfs.pose_space import cell_of, cells
@@ -130,7 +131,7 @@ def _speed(lake: Lake, folder: str, sizes: list[int]) -> None:
     scorers: list[Udf] = [
         Plausibility(),
         Novelty(references="files/mining/bench.arrow", digest=digest(known)),
-        PredictedOks(folder=folder, digest=digest(index), camera=Camera()),
+        PredictedOks(folder=folder, digest=model_digest(index), camera=Camera()),
     ]
     apply = {udf.name: udf.setup(Worker("cpu", lake.store)) for udf in scorers}
     poses = _table(random_poses(min(max(sizes), 20_000), 7))

@@ -108,7 +108,7 @@ def test_the_order_of_the_images_and_the_number_of_threads_change_no_byte(data, 
     assert again.to_files() == regressor.to_files()
     assert again == regressor
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert train(data, trained_on=regressor.trained_on).digest == regressor.digest
+    assert train(data, trained_on={"another": "lineage"}).digest == regressor.digest
     assert (
         train(data, trained_on=regressor.trained_on, settings=SETTINGS.model_copy(update={"seed": 1})).digest
         != regressor.digest
@@ -228,7 +228,10 @@ def forged(saved, **changes):
 
 
 def test_another_model_is_refused_before_it_is_read(saved):
+    index = {"models/1/model.json": saved["models/1/model.json"]}
     with pytest.raises(ModelError, match="not the regressor with the digest abc"):
+        load(index, "abc")
+    with pytest.raises(ModelError, match="describes no regressor"):
         load({"models/1/model.json": b"\x80\x04not json"}, "abc")
 
 
