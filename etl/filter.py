@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from etl.fingerprints import register
 from etl.lake import Lake
 from etl.measured import images_of, with_facts, with_metrics
+from etl.parquet import DataFile
 from schemas.errors import ConfigError, InputError
 from schemas.fingerprint import Fingerprint, fingerprint
 from schemas.ids import text_hash
@@ -20,6 +21,7 @@ from schemas.policy import Decision, Policy, decide, parse_policy
 from schemas.rule_columns import class_columns
 from schemas.tables import TABLES
 from schemas.yaml_file import did_you_mean
+from udfs.threads import each
 
 if TYPE_CHECKING:
     from etl.stages import Stages
@@ -209,9 +211,12 @@ def _write(lake: Lake, made: Fingerprint, policy: Policy, rows: pa.Table, first:
         return 0
     register(lake, policy.fingerprint, made)
     texts = pa.array([*(rule.text for rule in policy.rules), None], pa.string())
-    files = []
-    for start in range(0, rows.num_rows, WRITE_ROWS):
-        part, rejected = rows.slice(start, WRITE_ROWS), first[start : start + WRITE_ROWS]
+    starts = range(0, rows.num_rows, WRITE_ROWS)
+    files: list[DataFile | None] = [None] * len(starts)
+
+    def write(place: int) -> None:
+        cut = slice(starts[place], starts[place] + WRITE_ROWS)
+        part, rejected = rows.slice(cut.start, WRITE_ROWS), first[cut]
         decisions = {
             "selection": pa.repeat(made.value, part.num_rows),
             "image_id": part.column("image_id"),
@@ -219,6 +224,8 @@ def _write(lake: Lake, made: Fingerprint, policy: Policy, rows: pa.Table, first:
             "keep": pa.array(rejected < 0),
             "rejected_by": texts.take(pa.array(np.where(rejected < 0, len(texts) - 1, rejected))),
         }
-        files.append(table.write(pa.table(decisions)))
+        files[place] = table.write(pa.table(decisions))
+
+    each(write, len(starts))
     note = {"posedreamer.selection": made.value, "posedreamer.policy": policy.name}
-    return table.commit(files, note).rows
+    return table.commit([file for file in files if file is not None], note).rows

@@ -16,11 +16,9 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from schemas.errors import ConfigError
 from schemas.fingerprint import Fingerprint, fingerprint
 from schemas.ranking import Ranking
-from schemas.rule import MAX_RULES, Group, Number, Rule, kind_of
+from schemas.rule import MAX_RULES, Group, Rule, kind_of
 from schemas.rule_columns import metric_columns, rule_columns
 from schemas.yaml_file import did_you_mean, load_yaml
-
-__all__ = ["Decision", "Number", "Policy", "Rule", "decide", "metric_columns", "parse_policy"]
 
 VERSION = 1
 """Raise it when the same rules decide otherwise."""
@@ -43,7 +41,14 @@ PolicyRule = Annotated[
 
 
 class Policy(BaseModel):
-    """Ordered rules; an image is kept when it passes all of them."""
+    """Ordered rules; an image is kept when it passes all of them.
+
+    Attributes:
+        name: what selections and releases call it.
+        description: for readers; decides nothing.
+        rules: bounds on single images and groups of them (`schemas.rule`), then rankings and caps
+            (`schemas.ranking`), each of what all rules before it keep.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

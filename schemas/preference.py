@@ -13,7 +13,8 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from schemas.fingerprint import Fingerprint, fingerprint
-from schemas.policy import Number, Rule, metric_columns
+from schemas.rule import Number, Rule
+from schemas.rule_columns import metric_columns
 from schemas.yaml_file import did_you_mean, load_yaml
 
 VERSION = 1
