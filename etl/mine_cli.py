@@ -26,14 +26,17 @@ def mine_(context: typer.Context, pipeline: PipelineOption = DEFAULT_FILE) -> No
     from etl.mine import hardest
 
     mining = _scored(*_learnt(pipeline))
-    scores = ("predicted_oks", "predicted_oks_spread", "novelty", "plausibility")
+    columns = [
+        "source",
+        "sequence",
+        "frame",
+        "predicted_oks",
+        "predicted_oks_spread",
+        "novelty",
+        "plausibility",
+    ]
     rows = [
-        (
-            hex_id(row["pose_id"]),
-            row["source"],
-            f"{row['sequence']}:{row['frame']}",
-            *(row[s] for s in scores),
-        )
+        (hex_id(row["pose_id"]), *(row[name] for name in columns))
         for row in hardest(mining).to_dict("records")
     ]
     names = ("pose", "source", "sequence", "frame", "predicted OKS", "spread", "novelty, m", "plausibility")
