@@ -39,8 +39,8 @@ def mine_(context: typer.Context, pipeline: PipelineOption = DEFAULT_FILE) -> No
         (hex_id(row["pose_id"]), *(row[name] for name in columns))
         for row in hardest(mining).to_dict("records")
     ]
-    names = ("pose", "source", "sequence", "frame", "predicted OKS", "spread", "novelty, m", "plausibility")
-    show_table("Hardest poses", names, rows)
+    names = ("pose", "source", "sequence", "frame", "OKS", "spread", "novelty", "plausible")
+    show_table("Hardest poses by predicted OKS; novelty in metres", names, rows)
 
 
 @mine.command()
