@@ -216,5 +216,5 @@ def limits(card: Card) -> list[str]:
     ]
     faults = [clean(shown.fault) for shown in card.gallery if shown.fault]
     if faults:
-        said.append(f"{len(faults)} pictures of the gallery cannot be shown: {faults[0]}.")
+        said.append(f"{len(faults)} of the gallery's pictures cannot be shown, such as {faults[0]}.")
     return said

@@ -75,7 +75,7 @@ class Histogram:
         at = int(np.searchsorted(np.cumsum(self._counts), q * self.n, "left"))
         return max(_edge(self._first + at, self._step), self.low)
 
-    def bins(self, most: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    def bins(self, most: int = 50) -> tuple[np.ndarray, np.ndarray]:
         """(B + 1,) float64 edges and (B,) int64 counts of at most `most` bins of one width.
 
         A bin holds its left edge, the last one its right edge too.

@@ -71,14 +71,14 @@ class Scan:
             return found.cast(_only(self.schema, names))
 
     def batches(self, columns: Sequence[str], condition: pads.Expression | None = None) -> Iterator[pa.Table]:
-        """The same in pieces of a row group at the most, a few of them in memory at a time."""
+        """The same in pieces of a row group at the most, one of them in memory at a time."""
         with self._reading():
-            found = self._rows(columns, condition, None).to_batches(
-                columns=list(columns), filter=condition, batch_readahead=2, fragment_readahead=1
-            )
-            for batch in found:
-                if batch.num_rows:
-                    yield pa.Table.from_batches([batch]).cast(_only(self.schema, columns))
+            for file in self._rows(columns, condition, None).get_fragments():
+                # Row groups and not files: Arrow reads far ahead within what it is given, up to a gigabyte.
+                for group in file.split_by_row_group(condition, self._plain):
+                    for batch in group.to_batches(self._plain, columns=list(columns), filter=condition):
+                        if batch.num_rows:
+                            yield pa.Table.from_batches([batch]).cast(_only(self.schema, columns))
 
     def dataset(self) -> pads.Dataset:
         """The whole version, arrays as plain lists, for engines that push their conditions down."""

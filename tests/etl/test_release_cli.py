@@ -95,9 +95,9 @@ def test_a_parent_is_the_newest_or_the_one_that_is_named(folder, monkeypatch):
     stages = SimpleNamespace(labels=SimpleNamespace(fingerprint=SimpleNamespace(value=LABELS)))
     monkeypatch.setattr(etl.run, "select_images", lambda lake, settings, policy: chosen)
     monkeypatch.setattr(Stages, "latest", lambda lake, settings, as_run: stages)
-    assert "published release 0.3.0" in release("create", "0.3.0", "--parent", "0.1.0")
-    release("create", "0.4.0")
-    release("create", "0.5.0", "--parent", "none")
+    assert "published release 0.3.0" in release("create", "0.3.0", "--parent", "0.1.0", "--no-card")
+    release("create", "0.4.0", "--no-card")
+    release("create", "0.5.0", "--parent", "none", "--no-card")
     lake = Lake(folder / "lake")
     assert [lake.release(name).parent for name in ("0.3.0", "0.4.0", "0.5.0")] == ["0.1.0", "0.3.0", None]
 
