@@ -264,7 +264,7 @@ class Release:
 
         A stream is divided among the workers of a DataLoader and the ranks of `torch.distributed` (if it is
         initialised before this call) so that together they see each row once; shares differ by one row at the
-        most.
+        most. Rows by index are divided by the DataLoader, and among ranks by its `DistributedSampler`.
         """
         from etl.torch_dataset import RowDataset, StreamDataset
 
