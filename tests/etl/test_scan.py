@@ -4,7 +4,6 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-import etl.parquet
 from etl.lake import Lake
 from etl.scan import RowGroup
 from schemas.errors import LakeError
@@ -27,10 +26,7 @@ def release(tmp_path_factory):
         total // 2
     )
     rows = random_rows("dataset", total, oks=oks, source=sources, persons=np.arange(total) // 7)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(etl.parquet, "ROW_GROUP_ROWS", 10)
-        publish_rows(lake, (rows.slice(i * ROWS, ROWS) for i in range(FILES)))
-    return lake.release("1.0.0")
+    return publish_rows(lake, (rows.slice(i * ROWS, ROWS) for i in range(FILES)), group_rows=10)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-import etl.parquet
 from etl.lake import Lake
 from schemas.errors import InputError, LakeError, RowError
 from tests.lake_rows import random_rows
@@ -28,10 +27,7 @@ def release(tmp_path_factory):
     for i, path in enumerate(paths):
         lake.store.write(path, encode(np.full((*SIZE, 3), i, np.uint8), "png"))
     rows = random_rows("dataset", N, image_path=paths, round=np.arange(N))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(etl.parquet, "ROW_GROUP_ROWS", 7)
-        publish_rows(lake, [rows.slice(0, 20), rows.slice(20)])
-    return lake.release("1.0.0")
+    return publish_rows(lake, [rows.slice(0, 20), rows.slice(20)], group_rows=7)
 
 
 def middle(sample):
