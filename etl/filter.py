@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 WRITE_ROWS = 1_000_000
+GROUP_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ def _write(lake: Lake, made: Fingerprint, policy: Policy, rows: pa.Table, first:
             "keep": pa.array(rejected < 0),
             "rejected_by": texts.take(pa.array(np.where(rejected < 0, len(texts) - 1, rejected))),
         }
-        files[place] = table.write(pa.table(decisions))
+        files[place] = table.write(pa.table(decisions), group_rows=GROUP_ROWS)
 
     each(write, len(starts))
     note = {"posedreamer.selection": made.value, "posedreamer.policy": policy.name}

@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 BLOCK = 64
 """A run is looked for at every such row, so those of this length are found."""
 
+_LONG = 64 * BLOCK
+
 
 def places(wanted: np.ndarray, known: np.ndarray) -> np.ndarray:
     """(N,) int64: the place of each wanted id among the known ones, -1 where it is not there.
@@ -17,24 +19,33 @@ def places(wanted: np.ndarray, known: np.ndarray) -> np.ndarray:
     wanted: (N,) int64. known: (M,) int64, all different.
     """
     found = np.full(len(wanted), -1, np.int64)
-    starts = np.arange(0, len(wanted), BLOCK)
-    begins = _search(wanted[starts], known)
-    # Blocks that follow each other in both are one run.
-    broken = np.flatnonzero(np.diff(begins) != BLOCK) + 1
-    for first, after in pairwise([0, *broken.tolist(), len(starts)]):
-        if first == after or begins[first] < 0:
-            continue
-        low, begin = int(starts[first]), int(begins[first])
-        there = known[begin : begin + (after - first) * BLOCK]
-        here = wanted[low : low + (after - first) * BLOCK]
-        length = min(len(here), len(there))
-        same = here[:length] == there[:length]
-        run = found[low : low + length]
-        run[same] = np.arange(begin, begin + length)[same]
-    rest = np.flatnonzero(found < 0)
+    for block in (_LONG, BLOCK):
+        _follow(wanted, known, block, found)
+        rest = np.flatnonzero(found < 0)
+        if len(rest) * 8 < len(wanted):
+            break
     if len(rest):
         found[rest] = _search(wanted[rest], known)
     return found
+
+
+def _follow(wanted: np.ndarray, known: np.ndarray, block: int, found: np.ndarray) -> None:
+    """Looks for every block's first id and compares along from there; puts places into `found`."""
+    starts = np.arange(0, len(wanted), block)
+    begins = _search(wanted[starts], known)
+    # Blocks that follow each other in both are one run.
+    broken = np.flatnonzero(np.diff(begins) != block) + 1
+    for first, after in pairwise([0, *broken.tolist(), len(starts)]):
+        if first == after or begins[first] < 0:
+            continue
+        # It may have begun within the block before.
+        before = min(block, int(starts[first]), int(begins[first]))
+        low, begin = int(starts[first]) - before, int(begins[first]) - before
+        here = wanted[low : low + before + (after - first) * block]
+        there = known[begin : begin + len(here)]
+        same = here[: len(there)] == there
+        run = found[low : low + len(there)]
+        run[same] = np.arange(begin, begin + len(there))[same]
 
 
 def _search(wanted: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from etl.keys import Keys, may_hold, row_keys
-from etl.parquet import DataFile, open_parquet, read_keys, with_lengths, write_parquet
+from etl.parquet import ROW_GROUP_ROWS, DataFile, open_parquet, read_keys, with_lengths, write_parquet
 from etl.store import Store
 from schemas.errors import ConflictError, LakeError
 from schemas.ids import hex_id
@@ -41,6 +42,7 @@ _WRITER = "posedreamer"
 for duplicate rows again. Delta alone would accept both."""
 
 _ATTEMPTS = 50
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -187,9 +189,9 @@ class LakeTable:
             return dd.from_pandas(meta, npartitions=1)
         return dd.from_map(_read_file, files, store=self.store, columns=names, meta=meta)
 
-    def write(self, rows: pa.Table, place: int | None = None) -> DataFile:
+    def write(self, rows: pa.Table, place: int | None = None, group_rows: int = ROW_GROUP_ROWS) -> DataFile:
         """Writes rows to a new file that waits for `commit`; readers see files in the order of `place`."""
-        return write_parquet(self.store, self.name, rows, place)
+        return write_parquet(self.store, self.name, rows, place, group_rows)
 
     def append(self, rows: pa.Table, note: Mapping[str, str] | None = None) -> Commit:
         """Writes and commits a few rows; rows that are there already are left out."""
@@ -384,7 +386,8 @@ class LakeTable:
         new = Keys()
         if not self.spec.content:
             # All at once, for there are seldom repeats, and to look for them file by file takes long.
-            parts = [self._keyed(self._read_keys(file))[0] for file in files]
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                parts = list(pool.map(lambda file: self._keyed(self._read_keys(file))[0], files))
             new.keys = np.sort(np.concatenate([np.empty(0, np.uint64), *parts]))
             if there.disjoint(new.keys):
                 return list(files), 0, new

@@ -10,8 +10,6 @@ from etl.filter import Selection, load_policy, select
 from etl.lake import Lake
 from schemas.policy import Policy
 from schemas.tables import TABLES
-from udfs.images import image_path
-from udfs.labels import control_path
 
 IMAGES, LABELS, METRICS, SAMPLES = "0123456789abcdef", "1" * 16, "2" * 16, "3" * 16
 """Fingerprints of the rows that `fill` makes."""
@@ -78,6 +76,10 @@ def fill(lake: Lake, n: int, seed: int = 0, **metrics: object) -> None:
 
 def give_files(lake: Lake) -> None:
     """Image and control files for the rows that `fill` made, where a run would put them."""
+    # Not above: they take Pillow and SciPy along, and tests see to it that filtering does without.
+    from udfs.images import image_path
+    from udfs.labels import control_path
+
     for table, key, path, digest in (
         ("images", "image_id", "image_path", "image_sha256"),
         ("labels", "sample_id", "control_path", "control_sha256"),
