@@ -165,6 +165,7 @@ def select(
     measured = Measured(metric_fingerprints, image_fingerprint, sample_fingerprints)
     rows, unmeasured = measured.rows(lake, policy)
     decision = decide(policy, rows)
+    rows = rows.select(["image_id", "sample_id"])  # the rest takes twice the memory
     made = _fingerprint(policy, measured, rows)
     written = _write(lake, made, policy, rows, decision.first) if write else 0
     return Selection(

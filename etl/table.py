@@ -42,7 +42,7 @@ _WRITER = "posedreamer"
 for duplicate rows again. Delta alone would accept both."""
 
 _ATTEMPTS = 50
-_AT_ONCE = 8
+_AT_ONCE = 3
 
 
 @dataclass(frozen=True)
