@@ -42,7 +42,7 @@ def demo(tmp_path_factory):
     assert run.invoke(app, ["init", str(file)]).exit_code == 0
     text = file.read_text()
     assert "# every: 5" in text
-    file.write_text(text.replace("# every: 5 ", "every: 24 "))
+    file.write_text(text.replace("# every: 5 ", "every: 6 "))
     result = run.invoke(app, ["run", str(file)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return folder
