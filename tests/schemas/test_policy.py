@@ -185,8 +185,14 @@ def test_the_built_in_policies_hold_what_the_paper_says():
             "column: persons\n    max: 3.0e+9",
             "line 3: rules[0]: max of persons is 3000000000.0, but the column",
         ),
-        ("column: keypoints\n    min: 1", "line 3: rules[0].column: no column that a rule can read is called 'keypoints'"),
-        ("column: image_id\n    min: 1", "line 3: rules[0].column: no column that a rule can read is called 'image_id'"),
+        (
+            "column: keypoints\n    min: 1",
+            "line 3: rules[0].column: no column that a rule can read is called 'keypoints'",
+        ),
+        (
+            "column: image_id\n    min: 1",
+            "line 3: rules[0].column: no column that a rule can read is called 'image_id'",
+        ),
     ],
 )
 def test_a_wrong_policy_is_refused_with_line_and_key(rule, message):
