@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test coverage lint format bench clean
 
 $(BIN)/.ready: pyproject.toml setup.cfg constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed, this is " + sys.version'
@@ -20,7 +20,10 @@ demo: $(BIN)/.ready
 	$(BIN)/posedreamer sheet demo/pipeline.yaml --out demo/contact_sheet.png
 
 test: $(BIN)/.ready lint
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --durations=10
+	$(BIN)/python -m pytest --durations=10
+
+coverage: $(BIN)/.ready
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 lint: $(BIN)/.ready
 	$(BIN)/ruff check .

@@ -42,7 +42,7 @@ class DataFile:
 
 
 def write_parquet(
-    store: Store, table: str, rows: pa.Table, place: int | None = None, group_rows: int = ROW_GROUP_ROWS
+    store: Store, table: str, rows: pa.Table, place: int | None = None, group_rows: int | None = None
 ) -> DataFile:
     """Validates rows and writes them under a fresh name. Nothing reads the file before its commit.
 
@@ -59,7 +59,7 @@ def write_parquet(
         compression="zstd",
         compression_level=1,
         use_dictionary=strings,
-        row_group_size=group_rows,
+        row_group_size=group_rows or ROW_GROUP_ROWS,
     )
     data = sink.getvalue().to_pybytes()
     store.write(f"{table}/{name}", data)

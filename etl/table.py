@@ -19,7 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from etl.keys import Keys, may_hold, row_keys
-from etl.parquet import ROW_GROUP_ROWS, DataFile, open_parquet, read_keys, with_lengths, write_parquet
+from etl.parquet import DataFile, open_parquet, read_keys, with_lengths, write_parquet
 from etl.store import Store
 from schemas.errors import ConflictError, LakeError
 from schemas.ids import hex_id
@@ -189,7 +189,7 @@ class LakeTable:
             return dd.from_pandas(meta, npartitions=1)
         return dd.from_map(_read_file, files, store=self.store, columns=names, meta=meta)
 
-    def write(self, rows: pa.Table, place: int | None = None, group_rows: int = ROW_GROUP_ROWS) -> DataFile:
+    def write(self, rows: pa.Table, place: int | None = None, group_rows: int | None = None) -> DataFile:
         """Writes rows to a new file that waits for `commit`; readers see files in the order of `place`."""
         return write_parquet(self.store, self.name, rows, place, group_rows)
 
