@@ -4,8 +4,7 @@ Everything is read at the versions that the release pins, batch by batch, so a c
 memory holds ids and counts, and the same release gives the same card.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +12,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 from pydantic import ValidationError
 
 from etl.arrays import shaped
 from etl.card_gallery import GALLERY, Shown, draw_shown, smallest
 from etl.histogram import Histogram
+from etl.pinned import Pinned, Wanted
 from etl.query import Release
 from etl.release import METRIC_TABLE
-from etl.scan import Scan
 from etl.table import computed_by
 from etl.tally import Tally
 from schemas.caption_attributes import CAPTION_ATTRIBUTES
@@ -140,8 +138,8 @@ def read_card(release: Release) -> Card:
     manifest = release.manifest()
     facts = _Facts()
     sequences, chosen = _rows(release, facts)
-    ids = {key: _Wanted(release.to_arrow([key]).column(0).to_numpy()) for key in ("pose_id", "caption_id")}
-    there = _Pinned(release, manifest["table_versions"])
+    ids = {key: Wanted(release.to_arrow([key]).column(0).to_numpy()) for key in ("pose_id", "caption_id")}
+    there = Pinned(release, manifest["table_versions"])
     pose_files = there.contents("poses", ids["pose_id"])
     caption_files = _captions(there, ids["caption_id"], facts)
     _scores(there, _SCORES, ids["pose_id"], facts, POSES)
@@ -153,8 +151,8 @@ def read_card(release: Release) -> Card:
         "sources": len(facts.words["source"].counted.counts),
         "rounds": len(facts.words["round"].counted.counts),
     }
-    _samples(there, _Wanted(release.to_arrow(["sample_id"]).column(0).to_numpy()), facts)
-    images = _Wanted(release.to_arrow(["image_id"]).column(0).to_numpy())
+    _samples(there, Wanted(release.to_arrow(["sample_id"]).column(0).to_numpy()), facts)
+    images = Wanted(release.to_arrow(["image_id"]).column(0).to_numpy())
     prints = manifest["fingerprints"]
     image_bytes, cut = _images(there, images, facts, prints["images"])
     for table in TABLES:
@@ -225,70 +223,6 @@ class _Facts:
         self.word(section, field.name, about["doc"], values, weights)
 
 
-class _Wanted:
-    """Different ids of a release's rows, sorted, and how many rows have each."""
-
-    def __init__(self, ids: np.ndarray) -> None:
-        self.ids, self.rows = np.unique(ids, return_counts=True)
-
-    def places(self, ids: np.ndarray) -> np.ndarray:
-        """(N,) int64: place of each id among these; -1 where it is none of them."""
-        at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-        return np.where(self.ids[at] == ids, at, -1)
-
-
-class _Pinned:
-    """The lake's other tables as they were when the release was made; one that was not there is empty."""
-
-    def __init__(self, release: Release, versions: Mapping[str, int]) -> None:
-        self.release, self.versions = release, versions
-
-    def batches(
-        self, table: str, columns: Sequence[str], where: pads.Expression | None = None
-    ) -> Iterator[pa.Table]:
-        if table in self.versions:
-            yield from Scan(self.release.lake.table(table), self.versions[table]).batches(columns, where)
-
-    def matches(
-        self, table: str, columns: Sequence[str], wanted: _Wanted, where: pads.Expression | None = None
-    ) -> Iterator[tuple[pa.Table, np.ndarray]]:
-        """Rows of a table that the release wants, and their places; the key is the table's own."""
-        key = TABLES[table].key[0]
-        for rows in self.batches(table, list(dict.fromkeys([key, *columns])), where):
-            at = wanted.places(rows.column(key).to_numpy())
-            if (at >= 0).any():
-                yield rows.filter(pa.array(at >= 0)), at[at >= 0]
-
-    def once(
-        self, table: str, columns: Sequence[str], wanted: _Wanted, where: pads.Expression | None = None
-    ) -> Iterator[tuple[pa.Table, np.ndarray]]:
-        """The same with each id once, and how many rows of the release it stands for.
-
-        An id stands for what the row says, so of two rows with one id any will do.
-        """
-        seen = np.zeros(len(wanted.ids), bool)
-        for rows, at in self.matches(table, columns, wanted, where):
-            first = np.unique(at, return_index=True)[1]
-            first = np.sort(first[~seen[at[first]]])
-            seen[at[first]] = True
-            yield rows.take(pa.array(first)), wanted.rows[at[first]]
-
-    def contents(self, table: str, wanted: _Wanted) -> np.ndarray:
-        """Ids of all files that the wanted rows were read from, sorted."""
-        found = [np.empty(0, np.int64)]
-        for rows, _ in self.matches(table, ["content_id"], wanted):
-            found.append(np.unique(rows.column("content_id").drop_null().to_numpy()))
-        return np.unique(np.concatenate(found))
-
-    def ingredients(self, prints: Mapping[str, str]) -> dict[str, dict[str, object]]:
-        """What fingerprints stand for, by the name that the manifest gives each."""
-        where = pc.field("fingerprint").isin(list(prints.values()))
-        known: dict[str, dict[str, object]] = {}
-        for rows in self.batches("fingerprints", ["fingerprint", "ingredients"], where):
-            known |= {r["fingerprint"]: json.loads(r["ingredients"]) for r in rows.to_pylist()}
-        return {name: {"fingerprint": value, **known.get(value, {})} for name, value in prints.items()}
-
-
 def _rows(release: Release, facts: _Facts) -> tuple[int, np.ndarray]:
     """Counts what the release's own columns say; the number of sequences and the ids of the gallery."""
     words = {
@@ -323,7 +257,7 @@ def _rows(release: Release, facts: _Facts) -> tuple[int, np.ndarray]:
     return len(np.unique(np.concatenate(sequences))), chosen
 
 
-def _captions(there: _Pinned, wanted: _Wanted, facts: _Facts) -> np.ndarray:
+def _captions(there: Pinned, wanted: Wanted, facts: _Facts) -> np.ndarray:
     for rows, weights in there.once("captions", ["source", *CAPTION_ATTRIBUTES], wanted):
         facts.word(ORIGIN, "caption_source", "where the caption is from", rows.column("source"), weights)
         for name in CAPTION_ATTRIBUTES:
@@ -331,14 +265,14 @@ def _captions(there: _Pinned, wanted: _Wanted, facts: _Facts) -> np.ndarray:
     return there.contents("captions", wanted)
 
 
-def _samples(there: _Pinned, wanted: _Wanted, facts: _Facts) -> None:
+def _samples(there: Pinned, wanted: Wanted, facts: _Facts) -> None:
     for rows, weights in there.once("samples", [*_CAMERA, "pick_reason"], wanted):
         for name in _CAMERA:
             facts.column(CAMERAS, SAMPLES.field(name), rows.column(name), weights)
         facts.column(ORIGIN, SAMPLES.field("pick_reason"), rows.column("pick_reason"), weights)
 
 
-def _images(there: _Pinned, wanted: _Wanted, facts: _Facts, value: str) -> tuple[int, int]:
+def _images(there: Pinned, wanted: Wanted, facts: _Facts, value: str) -> tuple[int, int]:
     size = cut = 0
     shown = ("status", "steps", "device", "dtype")
     columns = [*shown, "image_bytes", "prompt_truncated"]
@@ -352,7 +286,7 @@ def _images(there: _Pinned, wanted: _Wanted, facts: _Facts, value: str) -> tuple
 
 
 def _scores(
-    there: _Pinned, table: str, wanted: _Wanted, facts: _Facts, section: str, asked: str | None = None
+    there: Pinned, table: str, wanted: Wanted, facts: _Facts, section: str, asked: str | None = None
 ) -> None:
     """Counts what one computation of a table says: the asked one, else the one that says it of most rows."""
     schema = TABLES[table].schema
@@ -374,7 +308,7 @@ def _scores(
         facts.words |= found[best][1].words
 
 
-def _origins(what: str, there: _Pinned, contents: np.ndarray, sources: Tally) -> Iterator[Origin]:
+def _origins(what: str, there: Pinned, contents: np.ndarray, sources: Tally) -> Iterator[Origin]:
     """The sources of the rows, those of most rows first, with what is noted of their files."""
     seen: set[int] = set()
     files: dict[str, list[tuple[str, str]]] = {}
@@ -391,7 +325,7 @@ def _origins(what: str, there: _Pinned, contents: np.ndarray, sources: Tally) ->
         yield Origin(what, source, images, len(of), formats, licences, unlicensed)
 
 
-def _funnel(there: _Pinned, policy: Mapping[str, Any]) -> Funnel:
+def _funnel(there: Pinned, policy: Mapping[str, Any]) -> Funnel:
     """The rules in their order, with what each rejected; those of a policy that cannot be read by number."""
     tally = Tally()
     where = pc.field("selection") == there.release.selection
