@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from etl.display import FAILED_ROWS, console, show_error, show_preferences, show_table, training, watching
+from etl.options import DEFAULT_FILE, PipelineFile
 from etl.train_cli import STOPPED, stopping, training_settings
 from schemas.errors import ConfigError
 from schemas.pipeline import DPO
@@ -18,13 +19,12 @@ if TYPE_CHECKING:
     from etl.stage import Progress
 
 
-PipelineFile = Annotated[Path, typer.Argument(help="the pipeline file")]
 OutFolder = Annotated[Path, typer.Option(help="folder of adapter, table and sheet", show_default=False)]
 
 
 def align(
     out: OutFolder,
-    file: PipelineFile = Path("pipeline.yaml"),
+    file: PipelineFile = DEFAULT_FILE,
     candidates: Annotated[int, typer.Option(help="images of each sample to choose from")] = 4,
     held_out: Annotated[float, typer.Option(help="share to compare on, which is not learnt from")] = 0.2,
     split: Annotated[

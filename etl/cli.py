@@ -21,6 +21,7 @@ from etl.export_cli import export
 from etl.filter_cli import filter_
 from etl.maintain_cli import maintain
 from etl.mine_cli import mine
+from etl.options import DEFAULT_FILE, PipelineFile
 from etl.release_cli import deprecations, releases
 from etl.train_cli import train
 from schemas.errors import ConfigError, LakeError, PosedreamerError
@@ -44,10 +45,6 @@ app.command()(align)
 app.command()(evaluate)
 app.command()(maintain)
 app.command()(export)
-
-PipelineFile = Annotated[Path, typer.Argument(help="the pipeline file")]
-PipelineOption = Annotated[Path, typer.Option("--pipeline", "-p", help="the pipeline file")]
-DEFAULT_FILE = Path("pipeline.yaml")
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 from etl.lake import Lake
 from etl.parquet import open_parquet, with_lengths
 from etl.table import computed_by
+from schemas.tables import subset
 
 _AT_ONCE = 8
 
@@ -15,7 +16,7 @@ _AT_ONCE = 8
 def read_computed(lake: Lake, name: str, columns: Sequence[str], fingerprints: Sequence[str]) -> pa.Table:
     """As `lake.table(name).read(columns, computed_by(fingerprints))`, for tables of many millions of rows."""
     table = lake.table(name)
-    schema = pa.schema([table.spec.schema.field(column) for column in columns])
+    schema = subset(table.spec.schema, columns)
     if not table.exists():
         return schema.empty_table()
     there = pa.table(table.delta().get_add_actions(flatten=True))

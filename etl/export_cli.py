@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from etl.display import checking, console
+from etl.options import DEFAULT_FILE, PipelineOption
 
 
 def export(
@@ -21,9 +22,7 @@ def export(
     rows: Annotated[
         int | None, typer.Option(help="rows of one file of webdataset, datasets and npz", show_default=False)
     ] = None,
-    pipeline: Annotated[Path, typer.Option("--pipeline", "-p", help="the pipeline file")] = Path(
-        "pipeline.yaml"
-    ),
+    pipeline: PipelineOption = DEFAULT_FILE,
 ) -> None:
     """Write a release for other tools, with checksums; after a stop the same command goes on."""
     from etl.export import export_release

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.display import console, show_funnel, show_table
+from etl.options import DEFAULT_FILE, PolicyOption
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,14 +23,10 @@ filter_ = typer.Typer(
 PipelineOption = Annotated[
     Path | None, typer.Option("--pipeline", "-p", help="the pipeline file; by default pipeline.yaml")
 ]
-PolicyOption = Annotated[
-    str | None, typer.Option(help="strict, lenient or a policy file; by default the pipeline's")
-]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="another bound, such as oks=0.85 or persons.max=2; several times if need be"),
 ]
-PIPELINE_FILE = Path("pipeline.yaml")
 MAX_SHOWN = 20
 
 
@@ -153,7 +150,7 @@ def _opened(file: Path | None) -> "tuple[Lake, Pipeline]":
     from etl.lake import Lake
     from etl.settings import load_pipeline
 
-    settings = load_pipeline(file or PIPELINE_FILE)
+    settings = load_pipeline(file or DEFAULT_FILE)
     return Lake(settings.lake), settings
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 
+from etl.places import places
 from schemas.errors import LakeError
 from schemas.ids import hex_id
 
@@ -61,10 +62,9 @@ def look_up(rows: pa.Table, others: pa.Table, key: str, names: Sequence[str]) ->
     Of several others with one key any will do: they are the same but for what computed them.
     """
     keys, first = np.unique(others.column(key).to_numpy(), return_index=True)
-    wanted = rows.column(key).to_numpy()
-    at = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
-    there = keys[at] == wanted if len(keys) else np.zeros(len(wanted), bool)
-    taken = others.select(names).take(pa.array(first[at] if len(keys) else at, mask=~there))
+    at = places(rows.column(key).to_numpy(), keys)
+    there = np.append(first, 0)[at]  # -1, for none, is masked
+    taken = others.select(names).take(pa.array(there, mask=at < 0))
     for name in names:
         rows = rows.append_column(others.schema.field(name).with_nullable(True), taken.column(name))
     return rows

@@ -2,12 +2,12 @@
 
 import re
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from etl.display import console, show_table
+from etl.options import DEFAULT_FILE, PipelineOption
 from schemas.errors import ConfigError
 
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -21,9 +21,7 @@ _SAID = {
 
 
 def maintain(
-    pipeline: Annotated[Path, typer.Option("--pipeline", "-p", help="the pipeline file")] = Path(
-        "pipeline.yaml"
-    ),
+    pipeline: PipelineOption = DEFAULT_FILE,
     apply: Annotated[
         bool, typer.Option("--apply", help="do it; without this it is only said what would be done")
     ] = False,

@@ -22,7 +22,6 @@ from udfs.columns import matrix
 
 _HARDEST = 12
 _SIDE = 256
-_SCORES = ("predicted_oks", "predicted_oks_spread", "novelty", "plausibility")
 
 
 def learn(lake: Lake, pipeline: Pipeline) -> Mining:
@@ -45,14 +44,7 @@ def score(
 
 def hardest(mining: Mining, count: int = _HARDEST) -> pd.DataFrame:
     """The scored poses with the lowest predicted OKS: ids, sources and scores, the hardest first."""
-    names = ["pose_id", "source", "sequence", "frame"]
-    rows = mining.lake.table("poses").read(names, computed_by(*mining.read))
-    rows = rows.take(pa.array(np.unique(rows.column("pose_id").to_numpy(), return_index=True)[1]))
-    for stage in mining.stages:
-        table = mining.lake.table(stage.table)
-        columns = [name for name in _SCORES if name in table.spec.schema.names]
-        scores = table.read(["pose_id", *columns], computed_by([stage.fingerprint.value]))
-        rows = look_up(rows, scores, "pose_id", columns)
+    rows = mining.scored(["source", "sequence", "frame"])
     frame = rows.to_pandas().dropna(subset=["predicted_oks"])
     return frame.sort_values(["predicted_oks", "pose_id"]).head(count).reset_index(drop=True)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.display import console, show_table, watching
+from etl.options import DEFAULT_FILE, PipelineOption
 from schemas.ids import hex_id
 
 if TYPE_CHECKING:
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from schemas.pipeline import Pipeline
 
 mine = typer.Typer(help="Learn which poses come out badly, and score all poses by it.")
-
-PipelineOption = Annotated[Path, typer.Option("--pipeline", "-p", help="the pipeline file")]
-DEFAULT_FILE = Path("pipeline.yaml")
 
 
 @mine.callback(invoke_without_command=True)

@@ -4,6 +4,7 @@ The model is trained on what was measured, kept in the lake under a name that fo
 trained twice on the same. Scores are stages like any other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -26,6 +27,7 @@ from schemas.ids import text_hash
 from schemas.pipeline import Pipeline
 from schemas.regressor import RegressorSettings
 from udfs.columns import matrix
+from udfs.udf import bytes_digest
 
 if TYPE_CHECKING:
     from udfs.oks_regressor import OksRegressor
@@ -35,6 +37,8 @@ VERSION = 1
 VIEWS = 2
 """Of each pose, where no curriculum says how many."""
 METRICS = "metrics_keypoints"
+SCORES = ("predicted_oks", "predicted_oks_spread", "novelty", "plausibility")
+"""Columns of the tables of scores that choose poses."""
 _FOLDER = "files/mining"
 _TASK_POSES = 16_384
 
@@ -109,7 +113,6 @@ class Mining:
         if self.measured is None:
             return ()
         from udfs.novelty import Novelty
-        from udfs.novelty import digest as digest_of
         from udfs.oks_regressor import model_digest
         from udfs.predicted_oks import PredictedOks
 
@@ -121,8 +124,24 @@ class Mining:
             betas=plan.betas,
             views=VIEWS if curriculum is None else curriculum.views,
         )
-        known = digest_of(self.lake.store.read(self.references))
+        known = bytes_digest(self.lake.store.read(self.references))
         return predicted, Novelty(references=self.references, digest=known)
+
+    def scored(self, columns: Sequence[str]) -> pa.Table:
+        """Every pose of the pipeline's files once, by id: these columns of `poses`, and its scores.
+
+        After the stages have run; NULL where a pose has no score.
+        """
+        names = ["pose_id", *columns]
+        rows = self.lake.table("poses").read(names, computed_by(*self.read))
+        _, first = np.unique(rows.column("pose_id").to_numpy(), return_index=True)
+        rows = rows.take(pa.array(first))
+        for stage in self.stages:
+            table = self.lake.table(stage.table)
+            found = [name for name in SCORES if name in table.spec.schema.names]
+            scores = table.read(["pose_id", *found], computed_by([stage.fingerprint.value]))
+            rows = look_up(rows, scores, "pose_id", found)
+        return rows
 
     @property
     def ready(self) -> bool:

@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from etl.fingerprints import register
-from etl.join import look_up
-from etl.mining import Mining
+from etl.mining import SCORES, Mining
 from etl.table import computed_by
 from schemas.curriculum import REASONS, Curriculum
 from schemas.errors import InputError
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from udfs.picking import Picks
 
 VERSION = 1
-_SCORES = ("predicted_oks", "predicted_oks_spread", "novelty", "plausibility")
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ class Picking:
                 f"round {self.number}: none of {pool.num_rows:,} poses is left to pick (short of {why}); add "
                 "poses, or ask for fewer rounds, a smaller spacing or a lower min_plausibility"
             )
-        scores = {name: pool.column(name) for name in _SCORES if name in pool.column_names}
+        scores = {name: pool.column(name) for name in SCORES if name in pool.column_names}
         taken = {name: column.take(pa.array(chosen.rows)) for name, column in scores.items()}
         n = len(chosen.rows)
         columns = {
@@ -117,7 +115,7 @@ class Picking:
             "rank": pa.array(np.arange(n, dtype=np.int32)),
             "pick_reason": pa.array(chosen.reason.tolist(), pa.string()),
             "pick_model": pa.array([self.mining.model_name] * n, pa.string()),
-            **{name: taken.get(name, pa.nulls(n, pa.float32())) for name in _SCORES},
+            **{name: taken.get(name, pa.nulls(n, pa.float32())) for name in SCORES},
         }
         self.mining.lake.table("picks").append(
             pa.table({name: columns[name] for name in PICKS.names}, schema=PICKS)
@@ -145,21 +143,11 @@ class Picking:
         return pick(candidates, self.curriculum.rounds[self.number - 1], self.curriculum, self.number)
 
     def _pool(self) -> pa.Table:
-        """Every pose of the pipeline's files that its plan is for, once, with its scores."""
+        """The scored poses that the plan is for."""
         from udfs.samples import planned
 
-        mining = self.mining
-        names = ["pose_id", "source", "sequence", "body_pose"]
-        rows = mining.lake.table("poses").read(names, computed_by(*mining.read))
-        _, first = np.unique(rows.column("pose_id").to_numpy(), return_index=True)
-        rows = rows.take(pa.array(first))
-        rows = rows.filter(pa.array(planned(rows, mining.pipeline.plan)))
-        for stage in mining.stages:
-            table = mining.lake.table(stage.table)
-            columns = [name for name in _SCORES if name in table.spec.schema.names]
-            scores = table.read(["pose_id", *columns], computed_by([stage.fingerprint.value]))
-            rows = look_up(rows, scores, "pose_id", columns)
-        return rows
+        rows = self.mining.scored(["source", "sequence", "body_pose"])
+        return rows.filter(pa.array(planned(rows, self.mining.pipeline.plan)))
 
     def _before(self) -> np.ndarray:
         if not self.earlier:

@@ -21,7 +21,7 @@ from etl.sql import Parameters, run_sql
 from etl.store import Store
 from schemas.errors import ConfigError, DeprecatedRelease, InputError, LakeError
 from schemas.smplx_params import SMPLX_PARAMS
-from schemas.tables import DATASET
+from schemas.tables import DATASET, subset
 from schemas.where import parse_where
 from schemas.yaml_file import did_you_mean
 
@@ -178,7 +178,7 @@ class Release:
         import dask.dataframe as dd
 
         names, condition = self._known(columns), condition_on(where)
-        meta = _only(names).empty_table().to_pandas(types_mapper=pd.ArrowDtype)
+        meta = subset(DATASET, names).empty_table().to_pandas(types_mapper=pd.ArrowDtype)
         files = self.scan.files(condition)
         if not files:
             return dd.from_pandas(meta, npartitions=1)
@@ -266,17 +266,17 @@ class Release:
         initialised before this call) so that together they see each row once; shares differ by one row at the
         most. Rows by index are divided by the DataLoader, and among ranks by its `DistributedSampler`.
         """
-        from etl.torch_dataset import RowDataset, StreamDataset
+        from etl.torch_dataset import Decoder, RowDataset, StreamDataset
 
         names = _tensor_columns() if columns is None else self._known(columns)
-        condition = condition_on(where)
+        condition, decoder = condition_on(where), Decoder(self.lake.store, names, transform, images)
         if iterable:
-            return StreamDataset(self, names, condition, transform, images, shuffle=shuffle, seed=seed)
+            return StreamDataset(self, decoder, condition, shuffle=shuffle, seed=seed)
         if shuffle:
             raise InputError(
                 "rows by index are shuffled by DataLoader(shuffle=True); shuffle is for the stream"
             )
-        return RowDataset(self, names, condition, transform, images)
+        return RowDataset(self, decoder, condition)
 
     def _by_id(self, names: list[str], ids: Ids, limit: int | None) -> pa.Table:
         wanted = np.asarray(ids)
@@ -362,10 +362,6 @@ def _release(lake: "Lake", row: dict[str, Any], states: States) -> Release:
     name, created = row["release"], pd.Timestamp(row["created_at"])
     tags, why = states.tags_of(name), states.deprecated.get(name)
     return Release(lake, name, created_at=created, tags=tags, deprecated=why, **facts)
-
-
-def _only(names: Sequence[str]) -> pa.Schema:
-    return pa.schema([DATASET.field(name) for name in names])
 
 
 def _tensor_columns() -> list[str]:

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from etl.display import checking, console, errors, show_funnel, show_table
+from etl.options import DEFAULT_FILE, PipelineOption, PolicyOption
 from schemas.errors import DeprecatedRelease, LakeError
 
 if TYPE_CHECKING:
@@ -18,10 +19,8 @@ if TYPE_CHECKING:
 
 releases = typer.Typer(no_args_is_help=True, help="Publish, compare, name and verify releases.")
 
-PipelineOption = Annotated[Path, typer.Option("--pipeline", "-p", help="the pipeline file")]
 Name = Annotated[str, typer.Argument(help="name of the release, or a tag")]
 OwnName = Annotated[str, typer.Argument(help="name of the release")]
-DEFAULT_FILE = Path("pipeline.yaml")
 _SHIFTS = 20
 _QUARTILES = ["q25", "q50", "q75"]
 
@@ -30,9 +29,7 @@ _QUARTILES = ["q25", "q50", "q75"]
 def create(
     name: Annotated[str, typer.Argument(help="a semantic version, such as 0.1.0")],
     pipeline: PipelineOption = DEFAULT_FILE,
-    policy: Annotated[
-        str | None, typer.Option(help="strict, lenient or a policy file; by default the pipeline's")
-    ] = None,
+    policy: PolicyOption = None,
     notes: Annotated[
         Path | None, typer.Option(help="a text file with your words on it", exists=True, dir_okay=False)
     ] = None,
@@ -44,23 +41,15 @@ def create(
     """Publish what a policy keeps as the next version of the table `dataset`."""
     from etl.card_page import write_card
     from etl.lake import Lake
-    from etl.release import create_release
-    from etl.run import select_images
+    from etl.run import publish, select_images
     from etl.settings import load_pipeline
-    from etl.stages import Stages
 
     settings = load_pipeline(pipeline)
     lake = Lake(settings.lake)
     selection = select_images(lake, settings, policy)
     show_funnel(selection)
-    made = create_release(
-        lake,
-        name,
-        selection,
-        label_fingerprint=Stages.latest(lake, settings, as_run=True).labels.fingerprint.value,
-        notes=notes.read_text("utf-8") if notes else None,
-        parent=parent,
-    )
+    words = notes.read_text("utf-8") if notes else None
+    made = publish(lake, settings, selection, name, words, parent)
     console.print(
         f"published release {made.name}: {made.rows:,} rows, dataset version {made.dataset_version}"
     )

@@ -262,13 +262,18 @@ def choose_preferences(lake: Lake, pipeline: Pipeline, policy: str | None = None
 
 
 def publish(
-    lake: Lake, pipeline: Pipeline, selection: "Selection", name: str, notes: str | None = None
+    lake: Lake,
+    pipeline: Pipeline,
+    selection: "Selection",
+    name: str,
+    notes: str | None = None,
+    parent: str | None = None,
 ) -> "Release":
-    """Publishes a selection under a new name. Raises ConfigError when the name is taken."""
+    """Publishes a selection under a new name; see `create_release`. Raises ConfigError when it is taken."""
     from etl.release import create_release
 
     labels = Stages.latest(lake, pipeline, as_run=True).labels.fingerprint.value
-    return create_release(lake, name, selection, label_fingerprint=labels, notes=notes)
+    return create_release(lake, name, selection, label_fingerprint=labels, notes=notes, parent=parent)
 
 
 def failures_by_code(lake: Lake) -> list[tuple[str, str, int, str]]:

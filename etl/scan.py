@@ -21,6 +21,7 @@ from etl.parquet import plain_lists
 from etl.store import Store
 from etl.table import LakeTable
 from schemas.errors import LakeError
+from schemas.tables import subset
 
 _FORMAT = pads.ParquetFileFormat()
 _THREADS = 8
@@ -68,7 +69,7 @@ class Scan:
                 found = rows.to_table(columns=names, filter=condition)
             else:
                 found = rows.head(limit, columns=names, filter=condition)
-            return found.cast(_only(self.schema, names))
+            return found.cast(subset(self.schema, names))
 
     def batches(self, columns: Sequence[str], condition: pads.Expression | None = None) -> Iterator[pa.Table]:
         """The same in pieces of a row group at the most, one of them in memory at a time."""
@@ -78,7 +79,7 @@ class Scan:
                 for group in file.split_by_row_group(condition, self._plain):
                     for batch in group.to_batches(self._plain, columns=list(columns), filter=condition):
                         if batch.num_rows:
-                            yield pa.Table.from_batches([batch]).cast(_only(self.schema, columns))
+                            yield pa.Table.from_batches([batch]).cast(subset(self.schema, columns))
 
     def dataset(self) -> pads.Dataset:
         """The whole version, arrays as plain lists, for engines that push their conditions down."""
@@ -178,7 +179,7 @@ def read_part(
     part = pads.FileSystemDataset([fragment], plain_lists(schema), _FORMAT, store.arrow)
     with reading(path):
         found = part.to_table(columns=list(columns), filter=condition, use_threads=False)
-        return found.cast(_only(schema, columns))
+        return found.cast(subset(schema, columns))
 
 
 @contextmanager
@@ -212,7 +213,3 @@ def _all_of(promises: Sequence[pads.Expression | None]) -> pads.Expression | Non
         if promise is not None:
             joined = promise if joined is None else joined & promise
     return joined
-
-
-def _only(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
-    return pa.schema([schema.field(name) for name in names])

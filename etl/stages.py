@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,19 +40,25 @@ class Stages:
             there.
         round: of the curriculum, from 1; 0 where there is none. `samples` plans this round's poses, all
             after it computes those of the rounds before as well.
+        before: the stages of the round before, which were read and measured already.
     """
 
     lake: Lake
     pipeline: Pipeline
     as_run: bool = False
     round: int = 0
+    before: "Stages | None" = field(default=None, repr=False, compare=False)
 
     @classmethod
     def rounds(cls, lake: Lake, pipeline: Pipeline) -> "Iterator[Stages]":
         """The stages of each round, or of the only one there is. Each is built when it is its turn."""
-        curriculum = pipeline.curriculum
-        for number in [0] if curriculum is None else range(1, len(curriculum.rounds) + 1):
-            yield cls(lake, pipeline, round=number)
+        if pipeline.curriculum is None:
+            yield cls(lake, pipeline)
+            return
+        before = None
+        for number in range(1, len(pipeline.curriculum.rounds) + 1):
+            before = cls(lake, pipeline, round=number, before=before)
+            yield before
 
     @classmethod
     def latest(cls, lake: Lake, pipeline: Pipeline, as_run: bool = False) -> "Stages":
@@ -61,7 +67,7 @@ class Stages:
             return cls(lake, pipeline, as_run)
         found = cls(lake, pipeline, as_run, 1)
         for number in range(2, len(pipeline.curriculum.rounds) + 1):
-            after = cls(lake, pipeline, as_run, number)
+            after = cls(lake, pipeline, as_run, number, found)
             if not after.picking.done:
                 break
             found = after
@@ -89,11 +95,11 @@ class Stages:
 
     @cached_property
     def poses_read(self) -> Read:
-        return self._read(self.pipeline.poses)
+        return self._read(self.pipeline.poses) if self.before is None else self.before.poses_read
 
     @cached_property
     def captions_read(self) -> Read:
-        return self._read(self._caption_files)
+        return self._read(self._caption_files) if self.before is None else self.before.captions_read
 
     def _read(self, sources: Sequence[PoseSource | CaptionSource]) -> Read:
         """What the lake has of the sources' files; a file that is gone or was changed has no part in it."""
@@ -125,11 +131,6 @@ class Stages:
             path = _listing(stage.fingerprint.value)
             if not self.lake.store.exists(path) or self.lake.store.read(path) != data:
                 self.lake.store.write(path, data)
-
-    @cached_property
-    def before(self) -> "Stages | None":
-        """The stages of the round before."""
-        return Stages(self.lake, self.pipeline, self.as_run, self.round - 1) if self.round > 1 else None
 
     @cached_property
     def mining(self) -> Mining:
@@ -247,6 +248,8 @@ class Stages:
 
     @cached_property
     def generator(self) -> Generator:
+        if self.before is not None:
+            return self.before.generator
         settings = self.pipeline.generator
         if isinstance(settings, DiffusionSettings):
             from udfs.generate import Diffusion

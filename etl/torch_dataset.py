@@ -20,7 +20,7 @@ from etl.pictures import read_image
 from etl.scan import RowGroup, read_part
 from etl.store import Store
 from schemas.errors import InputError, LakeError
-from schemas.tables import DATASET
+from schemas.tables import DATASET, subset
 
 if TYPE_CHECKING:
     from etl.query import Release
@@ -34,12 +34,13 @@ label arrays. Rows of one row group are alike, as a release is sorted."""
 
 
 @dataclass
-class _Decoder:
+class Decoder:
     """Makes samples of rows, in whichever process it is called.
 
     Attributes:
         names: columns of a sample.
-        images: whether it has its image.
+        transform: called with every sample; None leaves it as it is.
+        images: whether a sample has its image.
     """
 
     store: Store
@@ -79,22 +80,15 @@ class RowDataset(Dataset):
     """Rows by index. The columns lie in a temporary Arrow file that every process maps into its memory;
     it goes when the dataset does that made it. `TMPDIR` says where it lies."""
 
-    def __init__(
-        self,
-        release: "Release",
-        names: list[str],
-        condition: pc.Expression | None,
-        transform: Transform | None = None,
-        images: bool = True,
-    ) -> None:
-        self._decoder = _Decoder(release.lake.store, names, transform, images)
+    def __init__(self, release: "Release", decoder: Decoder, condition: pc.Expression | None) -> None:
+        self._decoder = decoder
         handle, path = tempfile.mkstemp(prefix="posedreamer-", suffix=".arrow")
         os.close(handle)
         self.path = Path(path)
         weakref.finalize(self, _remove, self.path, os.getpid())
         columns = self._decoder.columns
         sizes = [0]
-        with pa.ipc.new_file(path, pa.schema([DATASET.field(name) for name in columns])) as file:
+        with pa.ipc.new_file(path, subset(DATASET, columns)) as file:
             for rows in release.scan.batches(columns, condition):
                 file.write_table(_without_nulls(rows))
                 sizes.append(rows.num_rows)
@@ -139,15 +133,13 @@ class StreamDataset(IterableDataset):
     def __init__(
         self,
         release: "Release",
-        names: list[str],
+        decoder: Decoder,
         condition: pc.Expression | None,
-        transform: Transform | None = None,
-        images: bool = True,
         *,
         shuffle: bool = False,
         seed: int = 0,
     ) -> None:
-        self._decoder = _Decoder(release.lake.store, names, transform, images)
+        self._decoder = decoder
         self._condition = condition
         self._groups = release.scan.row_groups(condition)
         self._shuffle, self._seed = shuffle, seed

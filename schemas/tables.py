@@ -5,7 +5,7 @@ the lengths before every commit. Columns are non-null unless a field says otherw
 be measured is NULL, never NaN.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -406,6 +406,6 @@ TABLES: Mapping[str, TableSpec] = {
 }
 
 
-def subset(schema: pa.Schema, names: tuple[str, ...]) -> pa.Schema:
+def subset(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
     """The named fields of a schema, in that order."""
     return pa.schema([schema.field(n) for n in names])

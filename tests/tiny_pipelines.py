@@ -22,10 +22,18 @@ from diffusers import (
 from peft import LoraConfig, get_peft_model_state_dict
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from schemas.pipeline import DiffusionSettings
+from udfs.generate import Diffusion
+from udfs.generator import Paint
 from udfs.nano_model import TINY, build, clip_tokenizer
 from udfs.picture import encode
+from udfs.udf import Worker
 
 SIZE = TINY.size
+KINDS = ("flux_control", "flux_controlnet", "sd_controlnet", "sdxl_controlnet")
+"""Pipelines that `save_all` saves, by the functions that build them."""
+LONG_PROMPT = "a man in a red shirt, " * 500
+"""Longer than any encoder reads."""
 
 
 def flux_control(seed: int = 0) -> DiffusionPipeline:
@@ -137,6 +145,35 @@ class Folder:
 
     def write(self, path: str, data: bytes) -> None:
         self.data[path] = data
+
+
+def save_all(root: Path) -> dict[str, Path]:
+    """Saved pipelines by kind."""
+    return {kind: save(globals()[kind](), root / kind) for kind in KINDS}
+
+
+def generator_of(folder: Path, **settings: object) -> Diffusion:
+    return Diffusion(settings=DiffusionSettings(model=str(folder), **{"steps": 2, **settings}))
+
+
+def painter(folder: Path, files: "Folder", **settings: object) -> Paint:
+    """What paints rows with the pipeline in a folder, on the CPU."""
+    return generator_of(folder, **settings).load(Worker("cpu", files))
+
+
+def furthest(a: np.ndarray, b: np.ndarray) -> int:
+    """Largest difference of two arrays of pixels."""
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+def with_columns(rows: pa.Table, **columns: object) -> pa.Table:
+    """The rows with other values: a list, or one for all."""
+    for name, value in columns.items():
+        values = value if isinstance(value, list) else [value] * rows.num_rows
+        rows = rows.set_column(
+            rows.column_names.index(name), name, pa.array(values, rows.schema.field(name).type)
+        )
+    return rows
 
 
 def sample_rows(files: Folder, n: int, size: int = SIZE, prompts: list[str] | None = None) -> pa.Table:

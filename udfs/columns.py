@@ -1,11 +1,12 @@
 """List columns of Arrow tables as (N, k) arrays, and back."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 
-from schemas.errors import InputError
+from schemas.errors import InputError, RowError
 
 
 def matrix(table: pa.Table, name: str) -> np.ndarray:
@@ -39,6 +40,14 @@ def list_column(array: np.ndarray, type: pa.DataType) -> pa.Array:
         return pa.FixedSizeListArray.from_arrays(values, type=type)
     offsets = pa.array(np.arange(len(flat) + 1, dtype=np.int32) * flat.shape[1])
     return pa.ListArray.from_arrays(offsets, values, type=type)
+
+
+def check_finite(pose_ids: np.ndarray, parameters: Mapping[str, np.ndarray]) -> None:
+    """Raises RowError that names the first pose with NaN or infinity in one of its (N, k) parameters."""
+    for name, values in parameters.items():
+        bad = np.flatnonzero(~np.isfinite(values).all(1))
+        if len(bad):
+            raise RowError(f"pose {pose_ids[bad[0]]}: its {name} holds NaN or infinity; leave the pose out")
 
 
 def _even(column: pa.Array, width: int) -> bool:

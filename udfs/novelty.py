@@ -1,6 +1,5 @@
 """Scores how far a candidate pose is from every pose that was generated before."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,13 +7,13 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from schemas.errors import InputError, ModelError, RowError
+from schemas.errors import InputError, ModelError
 from schemas.smplx_params import SMPLX_PARAMS
 from schemas.tables import POSES, SCORES_NOVELTY
-from udfs.columns import list_column, matrix
+from udfs.columns import check_finite, list_column, matrix
 from udfs.pose_space import Neighbours
 from udfs.skeleton import descriptor
-from udfs.udf import Apply, Udf, Worker
+from udfs.udf import Apply, Udf, Worker, bytes_digest
 
 _REFERENCES = pa.schema([POSES.field(name).remove_metadata() for name in ("pose_id", "body_pose")])
 
@@ -41,11 +40,6 @@ def references_file(pose_ids: np.ndarray, body_pose: np.ndarray) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def digest(data: bytes) -> str:
-    """BLAKE2b (128 bits, hex) of a file of references."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Novelty(Udf):
     """Root mean square distance of 22 joints to the nearest reference, and that one's id.
@@ -55,7 +49,7 @@ class Novelty(Udf):
 
     Fields:
         references: lake-relative path of what `references_file` made.
-        digest: of that file, see `digest`. The content counts, not its place: the path is no parameter.
+        digest: of that file, its `bytes_digest`. The content counts, not its place: the path is no parameter.
         exact_up_to: references from which on the search is approximate. It then misses the nearest one of
             a few candidates in a hundred and gives them the next best, so their novelty is too high.
 
@@ -107,10 +101,10 @@ class Novelty(Udf):
             data = worker.files.read(self.references)
         except FileNotFoundError:
             raise ModelError(f"{self.references}: no such file of reference poses; write it again") from None
-        if digest(data) != self.digest:
+        if bytes_digest(data) != self.digest:
             raise ModelError(
-                f"{self.references}: not the reference poses that were meant, their digest is {digest(data)} "
-                f"and not {self.digest}; write the file again"
+                f"{self.references}: not the reference poses that were meant, their digest is "
+                f"{bytes_digest(data)} and not {self.digest}; write the file again"
             )
         try:
             table = pa.ipc.open_file(data).read_all()
@@ -121,14 +115,6 @@ class Novelty(Udf):
         if not len(table):
             raise ModelError(f"{self.references}: no reference pose is in it; make it of one pose at least")
         return table["pose_id"].to_numpy(), matrix(table, "body_pose")
-
-
-def check_finite(pose_ids: np.ndarray, parameters: Mapping[str, np.ndarray]) -> None:
-    """Raises RowError that names the first pose with NaN or infinity in one of its (N, k) parameters."""
-    for name, values in parameters.items():
-        bad = np.flatnonzero(~np.isfinite(values).all(1))
-        if len(bad):
-            raise RowError(f"pose {pose_ids[bad[0]]}: its {name} holds NaN or infinity; leave the pose out")
 
 
 def _descriptors(poses: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Predicts the OKS that images of a pose will reach, from what the images so far have reached."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from schemas.ids import uniform
 from schemas.regressor import RegressorSettings
 from udfs.pose_features import FEATURES, require_finite, rows_text
 from udfs.threads import each
+from udfs.udf import bytes_digest
 
 _FORMAT = 1
 _INDEX = "model.json"
@@ -172,7 +172,7 @@ class OksRegressor:
             "settings": self.settings.model_dump(mode="json"),
             "held_out": vars(self.held_out),
             "trained_on": self.trained_on,
-            "members": {name: _hash(data) for name, data in members.items()},
+            "members": {name: bytes_digest(data) for name, data in members.items()},
         }
         text = json.dumps(index, indent=1, sort_keys=True, allow_nan=False)
         return {**members, _INDEX: text.encode()}
@@ -208,7 +208,7 @@ class OksRegressor:
         for k in range(settings.members):
             path = f"{folder}/member-{k}.txt"
             content = _read(read, path)
-            if _hash(content) != members.get(f"member-{k}.txt"):
+            if bytes_digest(content) != members.get(f"member-{k}.txt"):
                 raise ModelError(f"{path} is not what {_INDEX} says it is; train the regressor again")
             texts.append(content.decode(errors="replace"))
             boosters.append(_booster(texts[-1], path))
@@ -268,7 +268,7 @@ def model_digest(index: bytes, path: str = _INDEX) -> str:
         what = {name: facts[name] for name in ("format", "features", "settings", "members")}
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{path} describes no regressor: {error}") from error
-    return _hash(json.dumps(what, sort_keys=True).encode())
+    return bytes_digest(json.dumps(what, sort_keys=True).encode())
 
 
 def _unseen(pose_ids: np.ndarray, settings: RegressorSettings) -> np.ndarray:
@@ -354,10 +354,6 @@ def _read(read: Callable[[str], bytes], path: str) -> bytes:
         return read(path)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file; train the regressor again") from error
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _some(names: Sequence[str]) -> str:

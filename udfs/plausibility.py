@@ -10,9 +10,8 @@ import pyarrow as pa
 
 from schemas.tables import SCORES_PLAUSIBILITY
 from udfs.capsules import FLESH, HANDS, POINTS, SKULL, TOES, body_points, penetration
-from udfs.columns import matrix
+from udfs.columns import check_finite, matrix
 from udfs.joint_limits import joint_excess
-from udfs.novelty import check_finite
 from udfs.rotations import matrix_from_rotvec
 from udfs.skeleton import upright_joints
 from udfs.threads import each

@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from schemas.errors import ConfigError, InputError, RowError
-from schemas.ids import hex_id, uniform
+from schemas.errors import ConfigError
+from schemas.ids import uniform
 from schemas.plan import Camera
 from schemas.tables import SCORES_PREDICTED_OKS
 from udfs.camera import view_rotations
-from udfs.columns import matrix
+from udfs.columns import check_finite, matrix
 from udfs.oks_regressor import OksRegressor
 from udfs.pose_features import FEATURES, PARAMS, pose_features
 from udfs.rotations import compose, rotvec_from_matrix
@@ -69,6 +69,7 @@ class PredictedOks(Udf):
         def apply(poses: pa.Table) -> pa.Table:
             ids = poses["pose_id"].to_numpy()
             params = {name: matrix(poses, name) for name in PARAMS}
+            check_finite(ids, params)
             if self.betas == "resample":
                 params["betas"] = np.zeros_like(params["betas"])
             found = np.zeros((2, len(ids)), np.float32)
@@ -83,10 +84,7 @@ class PredictedOks(Udf):
         yaw, elevation = view_angles(ids, self.camera, view, self.views)
         turn = rotvec_from_matrix(view_rotations(yaw, elevation))
         seen = {**params, "global_orient": compose(turn, params["global_orient"])}
-        try:
-            return pose_features(seen, yaw, elevation)
-        except InputError as error:
-            raise RowError(f"poses from {hex_id(ids[0])} on: {error}") from error
+        return pose_features(seen, yaw, elevation)
 
 
 def view_angles(pose_ids: np.ndarray, camera: Camera, view: int, views: int) -> tuple[np.ndarray, np.ndarray]:

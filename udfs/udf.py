@@ -85,6 +85,11 @@ class Udf(ABC):
         return fingerprint(self.name, self.version, self.parameters(), self.models(), upstream)
 
 
+def bytes_digest(data: bytes) -> str:
+    """BLAKE2b (128 bits, hex), as `file_digest` has it of a file."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """BLAKE2b (128 bits, hex) of a model file's bytes. Raises ModelError when it is missing."""
     if not path.is_file():

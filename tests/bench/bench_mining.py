@@ -25,7 +25,7 @@ from schemas.plan import Camera
 from schemas.tables import POSES
 from tests.bench.bench_nano import write_poses
 from udfs.columns import list_column, matrix
-from udfs.novelty import Novelty, digest, references_file
+from udfs.novelty import Novelty, references_file
 from udfs.oks_regressor import model_digest
 from udfs.picking import Candidates, pick
 from udfs.plausibility import Plausibility
@@ -33,7 +33,7 @@ from udfs.pose_space import cell_of, cells
 from udfs.predicted_oks import PredictedOks
 from udfs.random_poses import random_poses
 from udfs.skeleton import descriptor
-from udfs.udf import Udf, Worker
+from udfs.udf import Udf, Worker, bytes_digest
 
 PIPELINE = """\
 lake: lake
@@ -130,7 +130,7 @@ def _speed(lake: Lake, folder: str, sizes: list[int]) -> None:
     lake.store.write("files/mining/bench.arrow", known)
     scorers: list[Udf] = [
         Plausibility(),
-        Novelty(references="files/mining/bench.arrow", digest=digest(known)),
+        Novelty(references="files/mining/bench.arrow", digest=bytes_digest(known)),
         PredictedOks(folder=folder, digest=model_digest(index), camera=Camera()),
     ]
     apply = {udf.name: udf.setup(Worker("cpu", lake.store)) for udf in scorers}

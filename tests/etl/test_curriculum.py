@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import etl.stages
 from etl.cli import app
+from etl.ingest import list_files
 from etl.lake import Lake
 from etl.mine import hardest, learn
 from etl.run import plan_pipeline, run_stages, select_images
@@ -119,6 +121,15 @@ def test_a_second_run_computes_nothing(done, lake):
     assert report.computed == 0
     assert not any(p.new for p in report.picked)
     assert versions(lake) == before
+
+
+def test_the_rounds_of_one_look_list_the_files_once(done, lake, monkeypatch):
+    listed = []
+    monkeypatch.setattr(etl.stages, "list_files", lambda source: listed.append(source) or list_files(source))
+    stages = Stages.latest(lake, load_pipeline(done))
+    assert stages.round == 3
+    assert stages.sample_fingerprints
+    assert len(listed) == 1
 
 
 def test_all_rounds_at_once_pick_what_a_step_at_a_time_picked(done, lake, tmp_path):

@@ -82,6 +82,14 @@ def kill_at(patch: pytest.MonkeyPatch, count: int) -> None:
     patch.setattr(Path, "replace", replace)
 
 
+def begin(monkeypatch: pytest.MonkeyPatch, count: int, release: object, format: str, out: Path) -> None:
+    """An export that is killed at its `count`-th rename."""
+    with monkeypatch.context() as patch:
+        kill_at(patch, count)
+        with pytest.raises(Killed):
+            export_release(release, format, out)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_export_that_is_killed_anywhere_ends_in_the_same_bytes(release, tmp_path, monkeypatch, format):
     where = "image_id > 0 or persons > 0"
@@ -188,10 +196,7 @@ def test_a_damaged_image_stops_the_export_by_its_name(release, tmp_path, format)
 
 def test_a_folder_with_something_else_in_it_is_refused(release, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        kill_at(patch, 4)
-        with pytest.raises(Killed):
-            export_release(release, "coco", out)
+    begin(monkeypatch, 4, release, "coco", out)
     for finished in (False, True):
         if finished:
             export_release(release, "coco", out)
@@ -211,10 +216,7 @@ def test_a_folder_with_something_else_in_it_is_refused(release, tmp_path, monkey
 
 def test_what_another_process_exports_to_is_left_alone(release, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        kill_at(patch, 1)
-        with pytest.raises(Killed):
-            export_release(release, "coco", out)
+    begin(monkeypatch, 1, release, "coco", out)
     with (out / ".export" / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(ConflictError, match="another process exports to"):
@@ -224,10 +226,7 @@ def test_what_another_process_exports_to_is_left_alone(release, tmp_path, monkey
 
 def test_a_file_that_was_taken_away_is_missed(release, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        kill_at(patch, 8)
-        with pytest.raises(Killed):
-            export_release(release, "coco", out)
+    begin(monkeypatch, 8, release, "coco", out)
     lost = min(out.rglob("*.jpg"), key=lambda p: p.stat().st_mtime_ns)
     lost.unlink()
     with pytest.raises(ConfigError, match=f"has lost images/.*{lost.name}.*remove the folder"):

@@ -1,10 +1,5 @@
 """Filtering decides by measured facts alone, and the same question twice costs nothing."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pyarrow.compute as pc
 import pytest
@@ -14,8 +9,7 @@ from etl.lake import Lake
 from schemas.errors import ConfigError, InputError
 from schemas.policy import Policy
 from tests.lake_rows import IMAGES, METRICS, SAMPLES, fill, random_rows, selected
-
-ROOT = Path(__file__).parents[2]
+from tests.watched import run_light
 
 
 @pytest.fixture
@@ -124,32 +118,13 @@ def test_policies_are_found_by_name_and_by_path(tmp_path):
         load_policy(str(path))
 
 
-_WATCH = """
-import json, sys
-opened = []
-sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+_SELECT = """
 from etl.filter import load_policy, select
 from etl.lake import Lake
-found = select(Lake(sys.argv[1]), load_policy("strict"),
-               metric_fingerprints={"metrics_keypoints": sys.argv[2]}, image_fingerprint=sys.argv[3])
-heavy = {"torch", "dask", "distributed", "diffusers", "PIL", "scipy", "numba"} & set(sys.modules)
-print(json.dumps({"kept": found.kept, "opened": opened, "heavy": sorted(heavy)}))
+said = select(Lake(sys.argv[1]), load_policy("strict"),
+              metric_fingerprints={"metrics_keypoints": sys.argv[2]}, image_fingerprint=sys.argv[3]).kept
 """
 
 
 def test_filtering_opens_no_image_and_imports_no_torch(lake):
-    store = lake.store
-    for path in lake.table("images").read(["image_path"]).column("image_path").to_pylist()[:20]:
-        store.write(path, b"not to be read")
-    run = subprocess.run(
-        [sys.executable, "-c", _WATCH, lake.url, METRICS, IMAGES],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=True,
-    )
-    seen = json.loads(run.stdout)
-    assert seen["kept"] > 0
-    assert seen["heavy"] == []
-    assert [p for p in seen["opened"] if "lake.json" in p]
-    assert [p for p in seen["opened"] if "/files/" in p or p.endswith((".jpg", ".png"))] == []
+    assert run_light(lake, _SELECT, METRICS, IMAGES) > 0

@@ -1,9 +1,6 @@
 """Rules on what stands behind an image read it by id, and open nothing but tables."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +11,8 @@ from etl.lake import Lake
 from schemas.errors import LakeError
 from schemas.policy import Policy, parse_policy
 from tests.lake_rows import IMAGES, LABELS, METRICS, SAMPLES, fill, random_rows
+from tests.watched import run_light
 
-ROOT = Path(__file__).parents[2]
 MADE = {"metric_fingerprints": {"metrics_keypoints": METRICS}, "image_fingerprint": IMAGES}
 
 POLICY = """
@@ -136,10 +133,7 @@ def test_the_order_of_files_decides_nothing(tmp_path):
     assert rows["one"] == rows["two"]
 
 
-_WATCH = """
-import json, sys
-opened = []
-sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+_FILTER = """
 from etl.filter import Measured, load_policy, select
 from etl.lake import Lake
 from etl.selection_diff import boundary, compare
@@ -150,32 +144,17 @@ found = select(lake, policy, **vars(measured))
 rows, _ = measured.rows(lake, policy)
 swept = sweep(rows, policy, "coverage", [0.1, 0.9])
 diff = compare(rows, policy, policy.with_bound("coverage", 0.5))
-names = {"torch", "dask", "distributed", "diffusers", "PIL", "scipy", "numba", "matplotlib"}
-heavy = names & set(sys.modules)
-print(json.dumps({"kept": found.kept, "cases": len(boundary(diff)), "swept": [p.kept for p in swept.points],
-                  "opened": opened, "heavy": sorted(heavy)}))
+said = {"kept": found.kept, "cases": len(boundary(diff)), "swept": [p.kept for p in swept.points]}
 """
 
 
 def test_rules_on_everything_open_no_image_and_import_no_torch(lake, tmp_path):
-    for path in lake.table("images").read(["image_path"]).column("image_path").to_pylist()[:20]:
-        lake.store.write(path, b"not to be read")
     file = tmp_path / "p.yaml"
     file.write_text(POLICY)
-    run = subprocess.run(
-        [sys.executable, "-c", _WATCH, lake.url, str(file), METRICS, IMAGES],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=True,
-    )
-    seen = json.loads(run.stdout)
-    assert seen["kept"] > 0
-    assert seen["cases"] > 0
-    assert seen["swept"][0] >= seen["swept"][1]
-    assert seen["heavy"] == []
-    assert [p for p in seen["opened"] if "lake.json" in p]
-    assert [p for p in seen["opened"] if "/files/" in p or p.endswith((".jpg", ".png"))] == []
+    said = run_light(lake, _FILTER, str(file), METRICS, IMAGES)
+    assert said["kept"] > 0
+    assert said["cases"] > 0
+    assert said["swept"][0] >= said["swept"][1]
 
 
 def test_measured_rows_hold_what_the_policies_read(lake):

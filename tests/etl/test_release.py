@@ -157,16 +157,22 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("where", ["_write_manifest", "software", "release"])
-def test_a_crash_on_the_way_leaves_no_release_and_the_next_attempt_makes_it(lake, monkeypatch, where):
+def crash(monkeypatch: pytest.MonkeyPatch, where: str, *what: object) -> None:
+    """A publication that ends where it comes to this function of `etl.release`."""
+
     def die(*args: object, **kwargs: object) -> None:
         raise Killed
 
-    publish(lake, "0.0.1", "strict")
     with monkeypatch.context() as patch:
         patch.setattr(etl.release, where, die)
         with pytest.raises(Killed):
-            publish(lake)
+            publish(*what)
+
+
+@pytest.mark.parametrize("where", ["_write_manifest", "software", "release"])
+def test_a_crash_on_the_way_leaves_no_release_and_the_next_attempt_makes_it(lake, monkeypatch, where):
+    publish(lake, "0.0.1", "strict")
+    crash(monkeypatch, where, lake)
     if where == "release":  # killed after the row was there
         assert lake.release("0.1.0").rows == len(lake.release("0.1.0").to_arrow())
         return
@@ -178,13 +184,7 @@ def test_a_crash_on_the_way_leaves_no_release_and_the_next_attempt_makes_it(lake
 
 
 def test_what_a_crash_left_is_not_used_for_other_rows(lake, monkeypatch):
-    def die(*args: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(etl.release, "_write_manifest", die)
-        with pytest.raises(Killed):
-            publish(lake, "0.1.0", "lenient")
+    crash(monkeypatch, "_write_manifest", lake, "0.1.0", "lenient")
     half_made = lake.table("dataset").version()
     made = publish(lake, "0.1.0", "strict")
     assert made.dataset_version == half_made + 1
@@ -272,14 +272,7 @@ def test_of_two_processes_that_publish_one_name_at_once_one_wins_and_the_other_i
 
 def test_what_a_crash_left_and_others_followed_is_made_anew(lake, monkeypatch):
     """Maintenance may be removing the files of a version that no release names."""
-
-    def die(*args: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(etl.release, "_write_manifest", die)
-        with pytest.raises(Killed):
-            publish(lake)
+    crash(monkeypatch, "_write_manifest", lake)
     other = publish(lake, "0.0.1", "strict")
     assert publish(lake).dataset_version == other.dataset_version + 1
 

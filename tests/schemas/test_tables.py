@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pytest
 from deltalake import Schema
+from pycocotools.cocoeval import Params
 
 from schemas.coco import FLIP, KEYPOINT_NAMES, SIGMAS, SKELETON, SMPLX_INDEX
 from schemas.smplx_params import SMPLX_PARAMS
@@ -51,8 +52,7 @@ def test_a_subset_keeps_fields_with_their_facts():
 
 
 def test_keypoints_agree_with_pycocotools():
-    evaluation = pytest.importorskip("pycocotools.cocoeval")
-    sigmas = evaluation.Params(iouType="keypoints").kpt_oks_sigmas
+    sigmas = Params(iouType="keypoints").kpt_oks_sigmas
     assert list(SIGMAS) == pytest.approx(sigmas.tolist(), rel=1e-12)
     assert len(KEYPOINT_NAMES) == len(SMPLX_INDEX) == 17
     assert len({frozenset(pair) for pair in SKELETON}) == 19

@@ -17,77 +17,48 @@ from schemas.pipeline import AdapterSettings, DiffusionSettings
 from schemas.tables import IMAGES
 from schemas.validate import validate
 from tests import tiny_pipelines
-from tests.tiny_pipelines import SIZE, Folder, sample_rows
-from udfs.generate import Diffusion
+from tests.tiny_pipelines import (
+    KINDS,
+    LONG_PROMPT,
+    SIZE,
+    furthest,
+    generator_of,
+    painter,
+    sample_rows,
+    with_columns,
+)
 from udfs.images import Images
-from udfs.nano_model import TINY
 from udfs.trainable import load_trainable
 from udfs.udf import Worker
-
-KINDS = ("flux_control", "flux_controlnet", "sd_controlnet", "sdxl_controlnet")
-LONG = "a man in a red shirt, " * 500
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Saved pipelines by kind."""
-    root = tmp_path_factory.mktemp("pipelines")
-    return {kind: tiny_pipelines.save(getattr(tiny_pipelines, kind)(), root / kind) for kind in KINDS}
-
-
-@pytest.fixture
-def files():
-    return Folder()
-
-
-def _generator(folder, **settings):
-    return Diffusion(settings=DiffusionSettings(model=str(folder), **{"steps": 2, **settings}))
-
-
-def _paint(folder, files, **settings):
-    return _generator(folder, **settings).load(Worker("cpu", files))
-
-
-def _furthest(a, b) -> int:
-    return int(np.abs(a.astype(int) - b.astype(int)).max())
-
-
-def _with(rows: pa.Table, **columns) -> pa.Table:
-    for name, value in columns.items():
-        values = value if isinstance(value, list) else [value] * rows.num_rows
-        rows = rows.set_column(
-            rows.column_names.index(name), name, pa.array(values, rows.schema.field(name).type)
-        )
-    return rows
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_image_follows_seed_prompt_and_control_and_nothing_else(folders, files, kind):
     rows = sample_rows(files, 5)
-    paint = _paint(folders[kind], files)
+    paint = painter(folders[kind], files)
     together = paint(rows)
     assert together.pixels.shape == (5, SIZE, SIZE, 3)
     assert together.pixels.dtype == np.uint8
     assert together.pixels.std() > 5
     assert (paint(rows).pixels == together.pixels).all(), "the same batch has the same bytes"
     single = np.concatenate([paint(rows.slice(i, 1)).pixels for i in range(5)])
-    assert _furthest(single, together.pixels) <= 1, "the company of a row changes nothing but rounding"
-    again = _paint(folders[kind], files)(rows.take(pa.array([4, 0])))
-    assert _furthest(again.pixels, together.pixels[[4, 0]]) <= 1, "nor does what was painted before"
+    assert furthest(single, together.pixels) <= 1, "the company of a row changes nothing but rounding"
+    again = painter(folders[kind], files)(rows.take(pa.array([4, 0])))
+    assert furthest(again.pixels, together.pixels[[4, 0]]) <= 1, "nor does what was painted before"
 
     one = rows.slice(0, 1)
     other = rows.slice(1, 1)
     changed = {
-        "seed": _with(one, seed=5),
-        "prompt": _with(one, prompt="a woman in a long blue dress on a beach"),
-        "control": _with(
+        "seed": with_columns(one, seed=5),
+        "prompt": with_columns(one, prompt="a woman in a long blue dress on a beach"),
+        "control": with_columns(
             one,
             control_path=other["control_path"].to_pylist(),
             control_sha256=other["control_sha256"].to_pylist(),
         ),
     }
     for what, row in changed.items():
-        assert _furthest(paint(row).pixels, together.pixels[:1]) > 1, what
+        assert furthest(paint(row).pixels, together.pixels[:1]) > 1, what
 
 
 @pytest.mark.parametrize("kind", ["flux_control", "sd_controlnet"])
@@ -118,8 +89,8 @@ def test_it_is_what_the_pipeline_itself_paints(folders, files, kind):
         **more,
         **asked,
     ).images
-    ours = _paint(folders[kind], files, **asked)(rows).pixels
-    assert _furthest(np.stack([np.asarray(i) for i in theirs]), ours) <= 1
+    ours = painter(folders[kind], files, **asked)(rows).pixels
+    assert furthest(np.stack([np.asarray(i) for i in theirs]), ours) <= 1
 
 
 def test_the_control_image_is_encoded_without_dice(folders, files, tmp_path):
@@ -128,64 +99,9 @@ def test_the_control_image_is_encoded_without_dice(folders, files, tmp_path):
     with torch.no_grad():
         pipe.vae.encoder.conv_out.bias[pipe.vae.config.latent_channels :] = 2.0
     rows = sample_rows(files, 1)
-    wide = _paint(tiny_pipelines.save(pipe, tmp_path / "wide"), files)(rows)
-    narrow = _paint(folders["flux_control"], files)(rows)
+    wide = painter(tiny_pipelines.save(pipe, tmp_path / "wide"), files)(rows)
+    narrow = painter(folders["flux_control"], files)(rows)
     assert (wide.pixels == narrow.pixels).all()
-
-
-def test_each_distinct_caption_is_encoded_once(folders, files, monkeypatch):
-    rows = _with(sample_rows(files, 6), prompt=["a", "b", "a", "c", "b", "a"])
-    paint = _paint(folders["flux_control"], files, batch_rows=2)
-    read: list[object] = []
-    encode = type(paint.pipe).encode_prompt
-
-    @functools.wraps(encode)
-    def counted(self, *args, **given):
-        if given.get("prompt") is not None:
-            read.append(given["prompt"])
-        return encode(self, *args, **given)
-
-    monkeypatch.setattr(type(paint.pipe), "encode_prompt", counted)
-    for start in range(0, 6, 2):
-        paint(rows.slice(start, 2))
-    assert read == [["a", "b"], ["c", "c"]], "as many at once whatever is new, so that sums round alike"
-
-
-def test_a_caption_reads_the_same_in_whatever_company(folders, files):
-    texts = [f"a person with {n} hats" for n in range(7)]
-    alone = _paint(folders["flux_control"], files, batch_rows=4).prompts.encoded(texts[4:5])
-    beside = _paint(folders["flux_control"], files, batch_rows=4).prompts.encoded(texts)
-    for name, rows in alone.items():
-        assert (rows[0] == beside[name][4]).all(), name
-
-
-def test_memory_for_captions_is_bounded(folders, files, monkeypatch):
-    paint = _paint(folders["flux_control"], files)
-    before = paint(sample_rows(files, 6)).pixels
-    monkeypatch.setattr("udfs.prompts._KEPT_BYTES", 0)
-    assert (paint(sample_rows(files, 6)).pixels == before).all()
-    assert len(paint.prompts._kept) == 1
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_cut_off_a_prompt_is_recorded(folders, files, kind):
-    rows = _with(sample_rows(files, 3), prompt=["a man", LONG, LONG + " and a hat"])
-    paint = _paint(folders[kind], files)
-    made = paint(rows)
-    tokenizer = paint.pipe.tokenizer_2 if kind.startswith("flux") else paint.pipe.tokenizer
-    assert list(made.prompt_tokens) == [len(tokenizer(p).input_ids) for p in rows["prompt"].to_pylist()]
-    assert made.prompt_tokens[1] > 2000
-    assert list(made.prompt_truncated) == [False, True, True]
-    same = _with(rows.slice(1, 1).take(pa.array([0, 0])), prompt=[LONG, LONG + " and a hat"])
-    first, second = paint(same).pixels
-    assert _furthest(first, second) <= 1, "what is cut off changes nothing"
-
-
-def test_the_text_length_is_the_model_s_unless_asked(folders, files):
-    row = _with(sample_rows(files, 1), prompt="a man in a red shirt and blue jeans with black shoes")
-    assert _paint(folders["flux_control"], files).prompts.length == TINY.text_length
-    paint = _paint(folders["flux_control"], files, max_sequence_length=4)
-    assert paint(row).prompt_truncated == [True]
 
 
 @pytest.mark.parametrize(
@@ -205,9 +121,9 @@ def test_the_text_length_is_the_model_s_unless_asked(folders, files):
 )
 def test_a_setting_changes_the_image_and_the_fingerprint(folders, files, kind, settings):
     rows = sample_rows(files, 2)
-    asked, plain = _generator(folders[kind], **settings), _generator(folders[kind])
+    asked, plain = generator_of(folders[kind], **settings), generator_of(folders[kind])
     made = asked.load(Worker("cpu", files))(rows)
-    assert _furthest(made.pixels, _paint(folders[kind], files)(rows).pixels) > 1
+    assert furthest(made.pixels, painter(folders[kind], files)(rows).pixels) > 1
     assert _print(asked) != _print(plain)
     assert made.dtype == settings.get("dtype", "float32")
 
@@ -234,12 +150,12 @@ def test_a_setting_changes_the_image_and_the_fingerprint(folders, files, kind, s
 )
 def test_a_setting_that_would_do_nothing_is_refused_before_the_work(folders, kind, settings, said):
     with pytest.raises(ModelError, match=said):
-        _generator(folders[kind], **settings).check()
+        generator_of(folders[kind], **settings).check()
 
 
 def _asks(folder, **settings) -> tuple[float | None, str]:
     """The guidance that a row tells, and the fingerprint."""
-    generator = _generator(folder, **settings)
+    generator = generator_of(folder, **settings)
     return generator.guidance_scale, _print(generator)
 
 
@@ -257,21 +173,21 @@ def test_guidance_is_the_pipeline_s_own_unless_asked(folders, files, tmp_path):
     told = tiny_pipelines.save(pipe, tmp_path / "told")
     assert _asks(told) == _asks(told, guidance_scale=3.5)
     assert _asks(told)[0] == 3.5
-    assert load_trainable(_generator(told).settings, "cpu").guidance_scale == 3.5
-    assert load_trainable(_generator(told, guidance_scale=2.0).settings, "cpu").guidance_scale == 2.0
-    load_trainable(_generator(folders["flux_control"]).settings, "cpu")
+    assert load_trainable(generator_of(told).settings, "cpu").guidance_scale == 3.5
+    assert load_trainable(generator_of(told, guidance_scale=2.0).settings, "cpu").guidance_scale == 2.0
+    load_trainable(generator_of(folders["flux_control"]).settings, "cpu")
     rows = sample_rows(files, 1)
-    far = _paint(told, files, guidance_scale=100.0)(rows).pixels
-    assert _furthest(far, _paint(told, files)(rows).pixels) > 1
+    far = painter(told, files, guidance_scale=100.0)(rows).pixels
+    assert furthest(far, painter(told, files)(rows).pixels) > 1
 
 
 def test_half_precision_on_a_cpu_is_refused(folders, files):
     with pytest.raises(ModelError, match="needs a GPU"):
-        _paint(folders["flux_control"], files, dtype="float16")
+        painter(folders["flux_control"], files, dtype="float16")
     with pytest.raises(ModelError, match="needs a GPU"):
-        _generator(folders["flux_control"], dtype="float16").check("cpu")
-    _generator(folders["flux_control"], dtype="float16").check()
-    _generator(folders["flux_control"], dtype="float16").check("cuda")
+        generator_of(folders["flux_control"], dtype="float16").check("cpu")
+    generator_of(folders["flux_control"], dtype="float16").check()
+    generator_of(folders["flux_control"], dtype="float16").check("cuda")
 
 
 def test_a_revision_without_what_it_is_of_is_refused():
@@ -287,7 +203,7 @@ def test_adapters_are_told_apart_by_what_they_are_called():
 def test_a_worker_with_another_file_than_the_fingerprint_s_says_which(folders, files, tmp_path):
     folder = shutil.copytree(folders["flux_control"], tmp_path / "model")
     lora = tiny_pipelines.save_lora(tiny_pipelines.flux_control(), tmp_path / "lora", seed=1)
-    sent = pickle.dumps(_generator(folder, adapters=(AdapterSettings(path=str(lora)),)).pinned())
+    sent = pickle.dumps(generator_of(folder, adapters=(AdapterSettings(path=str(lora)),)).pinned())
     there = pickle.loads(sent)
     there.load(Worker("cpu", files))
     whole = (lora / "pytorch_lora_weights.safetensors").read_bytes()
@@ -306,48 +222,48 @@ def test_a_controlnet_from_a_folder_of_its_own(folders, files, tmp_path):
     whole = folders["flux_controlnet"]
     base = tiny_pipelines.save(tiny_pipelines.flux_base(), tmp_path / "base")
     with pytest.raises(ModelError, match="without a control image"):
-        _generator(base).check()
-    generator = _generator(base, controlnet=str(whole / "controlnet"))
+        generator_of(base).check()
+    generator = generator_of(base, controlnet=str(whole / "controlnet"))
     rows = sample_rows(files, 2)
     generator.check()
     made = generator.load(Worker("cpu", files))(rows)
-    assert _furthest(made.pixels, _paint(whole, files)(rows).pixels) <= 1
+    assert furthest(made.pixels, painter(whole, files)(rows).pixels) <= 1
     with pytest.raises(ModelError, match=r"is no ControlNet: .* the class AutoencoderKL"):
-        _paint(base, files, controlnet=str(whole / "vae"))
+        painter(base, files, controlnet=str(whole / "vae"))
 
 
 def test_a_base_without_channels_for_the_control_is_refused(files, tmp_path):
     base = tiny_pipelines.save(tiny_pipelines.flux_base(), tmp_path / "base")
     with pytest.raises(ModelError, match=r"reads 16 channels, not the 32 .*add a control LoRA"):
-        _paint(base, files, pipeline="FluxControlPipeline")
+        painter(base, files, pipeline="FluxControlPipeline")
     with pytest.raises(ModelError, match=r"reads 16 channels, not the 32 .*add a control LoRA"):
-        _generator(base, pipeline="FluxControlPipeline").check()
+        generator_of(base, pipeline="FluxControlPipeline").check()
 
 
 def test_an_empty_prompt_is_a_row_error(folders, files):
     with pytest.raises(RowError, match="the prompt is empty"):
-        _paint(folders["flux_control"], files)(_with(sample_rows(files, 2), prompt=["a man", "  "]))
+        painter(folders["flux_control"], files)(with_columns(sample_rows(files, 2), prompt=["a man", "  "]))
 
 
 def test_a_size_that_the_patches_do_not_fit_is_an_error_of_the_settings(folders, files):
     rows = sample_rows(files, 1, size=36)
     with pytest.raises(ModelError, match=r"multiples of 8 pixels, not 36 x 36; change plan\.image_size"):
-        _paint(folders["flux_control"], files)(rows)
+        painter(folders["flux_control"], files)(rows)
 
 
 def test_a_control_image_that_is_not_the_labels_own_is_a_row_error_that_names_it(folders, files):
     rows = sample_rows(files, 2)
-    paint = _paint(folders["flux_control"], files)
-    larger = _with(rows, image_height=SIZE * 2)
+    paint = painter(folders["flux_control"], files)
+    larger = with_columns(rows, image_height=SIZE * 2)
     with pytest.raises(RowError, match=rf"controls/0.png: .* {SIZE} x {SIZE} .* {SIZE * 2} x {SIZE}"):
         paint(larger)
     data = files.read("controls/1.png")
     files.write("controls/1.png", data[:-20])
     with pytest.raises(RowError, match=r"controls/1.png: .* not the one"):
         paint(rows)
-    cut = _with(rows.slice(1, 1), control_sha256=hashlib.sha256(data[:-20]).hexdigest())
+    cut = with_columns(rows.slice(1, 1), control_sha256=hashlib.sha256(data[:-20]).hexdigest())
     files.write("controls/1.png", data[: len(data) // 2])
-    cut = _with(cut, control_sha256=hashlib.sha256(data[: len(data) // 2]).hexdigest())
+    cut = with_columns(cut, control_sha256=hashlib.sha256(data[: len(data) // 2]).hexdigest())
     with pytest.raises(RowError, match=r"controls/1.png: no intact"):
         paint(cut)
     del files.data["controls/1.png"]
@@ -361,7 +277,7 @@ def test_pixels_that_are_no_numbers_are_a_row_error(files, tmp_path):
         pipe.vae.decoder.conv_out.bias.fill_(float("nan"))
     folder = tiny_pipelines.save(pipe, tmp_path / "nan")
     with pytest.raises(RowError, match="no numbers"):
-        _paint(folder, files)(sample_rows(files, 1))
+        painter(folder, files)(sample_rows(files, 1))
 
 
 def _print(generator) -> str:
@@ -370,11 +286,11 @@ def _print(generator) -> str:
 
 def test_the_fingerprint_follows_every_ingredient_and_not_the_place(folders, files, tmp_path):
     folder = folders["flux_control"]
-    base = _print(_generator(folder))
+    base = _print(generator_of(folder))
     moved = shutil.copytree(folder, tmp_path / "moved")
-    assert _print(_generator(moved)) == base
+    assert _print(generator_of(moved)) == base
     for unimportant in ({"batch_rows": 3}, {"compile": True}, {"offload": "model"}):
-        assert _print(_generator(folder, **unimportant)) == base, unimportant
+        assert _print(generator_of(folder, **unimportant)) == base, unimportant
 
     lora = tiny_pipelines.save_lora(tiny_pipelines.flux_control(), tmp_path / "lora", seed=1)
     other = tiny_pipelines.save_lora(tiny_pipelines.flux_control(), tmp_path / "other", seed=2)
@@ -382,7 +298,7 @@ def test_the_fingerprint_follows_every_ingredient_and_not_the_place(folders, fil
 
     def adapted(*adapters):
         stacked = tuple(AdapterSettings(path=str(path), weight=weight) for path, weight in adapters)
-        return _print(_generator(folder, adapters=stacked))
+        return _print(generator_of(folder, adapters=stacked))
 
     assert adapted((lora, 1.0)) == adapted((copied, 1.0))
     values = {
@@ -391,20 +307,20 @@ def test_the_fingerprint_follows_every_ingredient_and_not_the_place(folders, fil
         adapted((lora, 0.5)),
         adapted((other, 1.0)),
         adapted((lora, 1.0), (other, 1.0)),
-        *(_print(_generator(folder, **s)) for s in ({"steps": 3}, {"max_sequence_length": 5})),
-        _print(_generator(folder, pipeline="FluxControlPipeline")),
+        *(_print(generator_of(folder, **s)) for s in ({"steps": 3}, {"max_sequence_length": 5})),
+        _print(generator_of(folder, pipeline="FluxControlPipeline")),
     }
     weights = moved / "vae" / "diffusion_pytorch_model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    values.add(_print(_generator(moved)))
+    values.add(_print(generator_of(moved)))
     assert len(values) == 9
 
 
 def test_rows_of_images_hold_their_batch_and_prompt(folders, files):
-    rows = _with(sample_rows(files, 5), prompt=["a man", "a man", LONG, "a woman", "a girl"])
-    udf = Images(generator=_generator(folders["flux_control"], batch_rows=2), format="png")
+    rows = with_columns(sample_rows(files, 5), prompt=["a man", "a man", LONG_PROMPT, "a woman", "a girl"])
+    udf = Images(generator=generator_of(folders["flux_control"], batch_rows=2), format="png")
     out = udf.setup(Worker("cpu", files, "f"))(rows)
     validate("images", out)
     assert out.schema.names == IMAGES.names
@@ -414,7 +330,7 @@ def test_rows_of_images_hold_their_batch_and_prompt(folders, files):
     assert {(r["device"], r["dtype"], r["steps"], r["generator"]) for r in got} == {
         ("cpu", "float32", 2, "diffusers")
     }
-    paint = _paint(folders["flux_control"], files)
+    paint = painter(folders["flux_control"], files)
     for start in (0, 2, 4):
         made = paint(rows.slice(start, 2)).pixels
         for row, pixels in zip(got[start : start + 2], made, strict=True):
@@ -424,7 +340,7 @@ def test_rows_of_images_hold_their_batch_and_prompt(folders, files):
 
 def test_after_a_crash_the_rows_are_those_of_an_undisturbed_run(folders, files):
     rows = sample_rows(files, 11)
-    apply = Images(generator=_generator(folders["flux_control"], batch_rows=4), format="png").setup(
+    apply = Images(generator=generator_of(folders["flux_control"], batch_rows=4), format="png").setup(
         Worker("cpu", files, "f")
     )
     undisturbed = apply(rows)
@@ -437,7 +353,7 @@ def test_after_a_crash_the_rows_are_those_of_an_undisturbed_run(folders, files):
 
 
 def test_a_batch_that_does_not_fit_is_halved_for_good(folders, files, monkeypatch):
-    udf = Images(generator=_generator(folders["flux_control"], batch_rows=8), format="png")
+    udf = Images(generator=generator_of(folders["flux_control"], batch_rows=8), format="png")
     rows = sample_rows(files, 20)
     whole = udf.setup(Worker("cpu", files, "f"))(rows.slice(0, 4))
     calls = _exhausted_over(3, monkeypatch)
@@ -452,12 +368,12 @@ def test_a_batch_that_does_not_fit_is_halved_for_good(folders, files, monkeypatc
     first, again = (
         np.asarray(Image.open(io.BytesIO(files.read(t["image_path"][0].as_py())))) for t in (whole, out)
     )
-    assert _furthest(first, again) <= 1
+    assert furthest(first, again) <= 1
 
 
 def test_a_single_image_that_does_not_fit_stops_the_stage(folders, files, monkeypatch):
     _exhausted_over(0, monkeypatch)
-    udf = Images(generator=_generator(folders["flux_control"]))
+    udf = Images(generator=generator_of(folders["flux_control"]))
     with pytest.raises(StageError, match="not enough memory to paint a single image"):
         udf.setup(Worker("cpu", files, "f"))(sample_rows(files, 3))
 
@@ -482,11 +398,11 @@ def _exhausted_over(most, monkeypatch) -> list[int]:
 def test_a_missing_packaged_model_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr("udfs.pipelines.NANO", tmp_path / "nano")
     with pytest.raises(ModelError, match="nano: no such folder"):
-        _generator("nano").models()
+        generator_of("nano").models()
 
 
 def test_it_goes_to_workers_as_it_is(folders):
-    generator = _generator(folders["flux_control"], adapters=(AdapterSettings(path="x", weight=0.5),))
+    generator = generator_of(folders["flux_control"], adapters=(AdapterSettings(path="x", weight=0.5),))
     again = pickle.loads(pickle.dumps(generator))
     assert again == generator
     assert hash(again) == hash(generator), "a worker process keeps the loaded model by it"
@@ -506,7 +422,7 @@ def test_what_is_asked_of_the_device_reaches_the_pipeline(folders, files, monkey
 
     def loaded(device, **settings):
         asked.clear()
-        paint = _generator(folders["flux_control"], **settings).load(Worker(device, files))
+        paint = generator_of(folders["flux_control"], **settings).load(Worker(device, files))
         return (*asked, paint.dtype, paint.device)
 
     assert loaded("cpu") == (("to", "cpu"), "float32", "cpu")
@@ -526,9 +442,9 @@ def test_hub_models_are_pinned_to_their_commits(folders, monkeypatch, tmp_path):
     monkeypatch.setattr("udfs.hub.kept", lambda model, revision: kept[model])
     monkeypatch.setattr("udfs.hub.fetch", lambda model, revision, patterns: kept[model])
     adapters = (AdapterSettings(path="some/lora"), AdapterSettings(path=str(lora)))
-    pinned = _generator("some/model", adapters=adapters).pinned()
+    pinned = generator_of("some/model", adapters=adapters).pinned()
     assert pinned.settings.revision == "abcdef"
     assert [a.revision for a in pinned.settings.adapters] == ["c0ffee", None]
-    local = _generator(folders["flux_control"], adapters=adapters[1:])
+    local = generator_of(folders["flux_control"], adapters=adapters[1:])
     assert local.pinned() == local
-    assert _print(pinned) == _print(_generator(folders["flux_control"], adapters=(adapters[1],) * 2))
+    assert _print(pinned) == _print(generator_of(folders["flux_control"], adapters=(adapters[1],) * 2))

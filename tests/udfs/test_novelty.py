@@ -8,10 +8,10 @@ from scipy.spatial import cKDTree
 from schemas.errors import InputError, ModelError, RowError
 from schemas.tables import POSES, SCORES_NOVELTY
 from udfs.columns import list_column
-from udfs.novelty import Novelty, digest, references_file
+from udfs.novelty import Novelty, references_file
 from udfs.random_poses import random_poses
 from udfs.skeleton import descriptor
-from udfs.udf import Worker
+from udfs.udf import Worker, bytes_digest
 
 PATH = "mining/references.arrow"
 
@@ -48,7 +48,7 @@ def table(pose_ids, body_pose):
 
 
 def score(data, rows, **settings):
-    udf = Novelty(references=PATH, digest=digest(data), **settings)
+    udf = Novelty(references=PATH, digest=bytes_digest(data), **settings)
     return udf.setup(Worker(device="cpu", files=Folder(references=data)))(rows)
 
 
@@ -127,11 +127,13 @@ def test_the_file_is_the_same_in_any_order_and_its_place_does_not_count(poses, i
     data = references_file(ids, references)
     assert references_file(ids[order], references[order]) == data
     assert references_file(np.append(ids, ids[:5]), np.append(references, references[:5], axis=0)) == data
-    assert digest(references_file(ids[1:], references[1:])) != digest(data)
-    udf = Novelty(references=PATH, digest=digest(data))
-    assert Novelty(references="elsewhere", digest=digest(data)).fingerprint() == udf.fingerprint()
+    assert bytes_digest(references_file(ids[1:], references[1:])) != bytes_digest(data)
+    udf = Novelty(references=PATH, digest=bytes_digest(data))
+    assert Novelty(references="elsewhere", digest=bytes_digest(data)).fingerprint() == udf.fingerprint()
     assert Novelty(references=PATH, digest="0" * 32).fingerprint() != udf.fingerprint()
-    assert Novelty(references=PATH, digest=digest(data), exact_up_to=5).fingerprint() != udf.fingerprint()
+    assert (
+        Novelty(references=PATH, digest=bytes_digest(data), exact_up_to=5).fingerprint() != udf.fingerprint()
+    )
 
 
 @pytest.mark.parametrize("exact_up_to", [1000, 100_000])
@@ -178,7 +180,7 @@ def test_nothing_to_compare_with_is_an_error():
 
 def test_a_file_of_another_digest_or_none_is_refused():
     data = references_file(np.arange(2), np.zeros((2, 63)))
-    udf = Novelty(references=PATH, digest=digest(data))
+    udf = Novelty(references=PATH, digest=bytes_digest(data))
     with pytest.raises(ModelError, match=r"references.arrow: not the reference poses that were meant"):
         udf.setup(Worker(device="cpu", files=Folder(references=data[:-1])))
     with pytest.raises(ModelError, match=r"references.arrow: no such file"):

@@ -145,8 +145,9 @@ def test_no_rows_give_no_rows(regressor, worker):
 def test_a_pose_that_is_not_finite_is_a_row_error(regressor, worker):
     poses = random_poses(4, 1)
     poses["body_pose"][2, 5] = np.nan
-    with pytest.raises(RowError, match="body_pose: row 2, not finite"):
-        udf(regressor).setup(worker)(table(poses))
+    rows = table(poses)
+    with pytest.raises(RowError, match=f"pose {rows['pose_id'][2]}: its body_pose holds NaN"):
+        udf(regressor).setup(worker)(rows)
 
 
 def test_another_model_a_missing_one_and_one_of_other_features_are_refused(regressor, worker):

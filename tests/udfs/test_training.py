@@ -407,7 +407,6 @@ def test_the_rate_warms_up_and_falls():
 
 
 def test_tensorboard_has_what_the_log_has(tmp_path):
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     trained(tmp_path, settings_of(steps=2, tensorboard=True))
