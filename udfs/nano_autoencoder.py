@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from udfs import checkpoint
 from udfs.nano_recipes import Recipe, phase_at, steps_of
 from udfs.nano_renders import Pairs
-from udfs.nano_steps import LOG_EVERY, half, parts, pixels, set_rate, shrunk, tell
+from udfs.nano_steps import LOG_EVERY, counts, half, parts, pixels, set_rate, shrunk, tell
 from udfs.pipelines import Pipe
 from udfs.training_log import TrainingLog
 
@@ -41,6 +41,8 @@ def train_vae(pipe: Pipe, pairs: Pairs, recipe: Recipe, work: Path, every: int) 
         share = round(phase.batch * _CONTROL_SHARE)
         chosen = np.concatenate([pairs.controls[rows[:share]], pairs.pictures[rows[share:]]])
         pictures = pixels(shrunk(chosen, phase.size), vae.device)
+        weights = counts(pairs.controls[rows], pairs.keypoints[rows], phase.size)
+        weight = torch.from_numpy(weights).to(vae.device).unflatten(1, (1, phase.size, phase.size))
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
         set_rate(optimizer, recipe.vae_rate, step, steps, 100)
         with half(vae.device):
@@ -50,7 +52,9 @@ def train_vae(pipe: Pipe, pairs: Pairs, recipe: Recipe, work: Path, every: int) 
         with half(vae.device):
             seen = vae.decode(latents + _LATENT_NOISE * latents.detach().std() * noise).sample
         seen = seen.float()
-        loss = (seen - pictures).abs().mean() + 0.5 * _edges(seen - pictures) + 1e-4 * latents.square().mean()
+        off = seen - pictures
+        loss = _weighted(off, weight) + _weighted(_hue(off), weight) + 0.5 * _edges(off)
+        loss = loss + 1e-4 * latents.square().mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
@@ -76,6 +80,16 @@ def train_vae(pipe: Pipe, pairs: Pairs, recipe: Recipe, work: Path, every: int) 
         sample = pairs.pictures[: min(len(pairs), 256)]
         latents = torch.cat([vae.encode(pixels(p, vae.device)).latent_dist.mode() for p in parts(sample, 32)])
     vae.register_to_config(scaling_factor=float(1 / latents.std()), shift_factor=float(latents.mean()))
+
+
+def _weighted(difference: Tensor, weight: Tensor) -> Tensor:
+    """Mean absolute difference, by what each pixel counts: (B, C, S, S) and (B, 1, S, S)."""
+    return (difference.abs().mean(1, keepdim=True) * weight).sum() / weight.sum()
+
+
+def _hue(difference: Tensor) -> Tensor:
+    """What is not lighter or darker in the difference: small things keep their shape, not their colour."""
+    return difference - difference.mean(1, keepdim=True)
 
 
 def _edges(difference: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from udfs.nano_autoencoder import train_vae
 from udfs.nano_model import build
 from udfs.nano_recipes import RECIPES, Recipe, phase_at, steps_of
 from udfs.nano_renders import Pairs, make_pairs
-from udfs.nano_steps import LOG_EVERY, half, log, parts, set_rate, shrunk, tell
+from udfs.nano_steps import LOG_EVERY, counts, half, log, parts, set_rate, shrunk, tell
 from udfs.nano_text import encode_text, token_ids, train_text
 from udfs.pipelines import Pipe
 from udfs.shaded import Model
@@ -47,14 +47,6 @@ _CHECK = 128
 """Held-out pictures that figures are taken on as the training goes."""
 _GRID = 8
 _AT_ONCE = 32
-_PERSON_WEIGHT = 1.0
-"""How much more a token counts that a person fills: people cover a fifth of a picture and are its point."""
-_FEET_WEIGHT = 3.0
-"""And one that their ankles or feet fill: shoes are named in captions and are two tokens large."""
-_FEET = (15, 16)
-"""The ankles among COCO's keypoints."""
-_REACH = 1 / 12
-"""How far from an ankle its foot goes at most, of the picture's side."""
 _FIRST_LEVELS = 0.9
 """Where the sampler's first step is learned: from this noise level to 1."""
 
@@ -88,22 +80,10 @@ def encode(pipe: Pipe, pairs: Pairs, size: int, length: int) -> Encoded:
         ]
     clip, t5 = (ids.cpu().numpy() for ids in token_ids(pipe, list(pairs.prompts), length))
     weights = [
-        _weights(*part, size // flow.factor)
+        counts(*part, size // flow.factor)
         for part in zip(parts(pairs.controls, 256), parts(pairs.keypoints, 256), strict=True)
     ]
     return Encoded(packed[0], packed[1], clip, t5, np.concatenate(weights))
-
-
-def _weights(controls: np.ndarray, keypoints: np.ndarray, cells: int) -> np.ndarray:
-    """(N, cells * cells) float32: what the tokens of N control images (N, S, S, 3) count."""
-    n, side = controls.shape[:2]
-    tile = side // cells
-    person = (controls > 0).any(-1).reshape(n, cells, tile, cells, tile).mean((2, 4))
-    middle = (np.arange(cells) + 0.5) * tile
-    off = np.stack(np.meshgrid(middle, middle), -1) - keypoints[:, _FEET, None, None]
-    feet = (np.linalg.norm(off, axis=-1) < _REACH * side).any(1)
-    counts = 1 + person * (_PERSON_WEIGHT + _FEET_WEIGHT * feet)
-    return counts.reshape(n, -1).astype(np.float32)
 
 
 def _levels(flow: Flow, count: int, tokens: int, share: float, generator: torch.Generator) -> torch.Tensor:
