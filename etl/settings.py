@@ -4,7 +4,7 @@ import importlib.resources
 from pathlib import Path
 
 from schemas.errors import ConfigError
-from schemas.pipeline import DiffusionSettings, Pipeline
+from schemas.pipeline import DEFAULT, DiffusionSettings, MetricSettings, Pipeline
 from schemas.yaml_file import load_yaml
 
 BUNDLED = "bundled"
@@ -40,10 +40,7 @@ def _placed(pipeline: Pipeline, folder: Path) -> Pipeline:
     }
     if pipeline.body.model != "standin":
         changes["body"] = pipeline.body.model_copy(update={"model": place(pipeline.body.model)})
-    keypoints = pipeline.metrics.keypoints
-    if keypoints.weights != "default":
-        placed = keypoints.model_copy(update={"weights": place(keypoints.weights)})
-        changes["metrics"] = pipeline.metrics.model_copy(update={"keypoints": placed})
+    changes["metrics"] = _placed_metrics(pipeline.metrics, folder)
     if isinstance(pipeline.generator, DiffusionSettings):
         changes["generator"] = _placed_models(pipeline.generator, folder)
     if pipeline.policy.endswith((".yaml", ".yml")):
@@ -51,13 +48,30 @@ def _placed(pipeline: Pipeline, folder: Path) -> Pipeline:
     return pipeline.model_copy(update=changes)
 
 
-def _placed_models(settings: DiffusionSettings, folder: Path) -> DiffusionSettings:
-    """With relative paths made absolute. What has the form owner/name and is no path here stays a hub id."""
+def _place_model(model: str, folder: Path, packaged: str = "") -> str:
+    """Absolute, but for what comes with the package, and for a hub's owner/name that is no path here."""
     from udfs.hub import is_hub_id
 
+    path = folder / Path(model).expanduser()
+    return model if model == packaged or (is_hub_id(model) and not path.exists()) else str(path)
+
+
+def _placed_metrics(metrics: MetricSettings, folder: Path) -> MetricSettings:
+    changes: dict[str, object] = {}
+    if metrics.keypoints.weights != DEFAULT:
+        weights = str(folder / Path(metrics.keypoints.weights).expanduser())
+        changes["keypoints"] = metrics.keypoints.model_copy(update={"weights": weights})
+    for name in ("silhouette", "head_pose", "caption_match"):
+        asked = getattr(metrics, name)
+        if asked is not None:
+            model = _place_model(asked.model, folder, DEFAULT)
+            changes[name] = asked.model_copy(update={"model": model})
+    return metrics.model_copy(update=changes)
+
+
+def _placed_models(settings: DiffusionSettings, folder: Path) -> DiffusionSettings:
     def place(model: str, packaged: str = "") -> str:
-        path = folder / Path(model).expanduser()
-        return model if model == packaged or (is_hub_id(model) and not path.exists()) else str(path)
+        return _place_model(model, folder, packaged)
 
     return settings.model_copy(
         update={

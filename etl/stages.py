@@ -20,12 +20,13 @@ from etl.stage import Join, Stage
 from etl.table import computed_by
 from schemas.errors import InputError
 from schemas.ids import text_hash
-from schemas.pipeline import DiffusionSettings, Pipeline
+from schemas.pipeline import DEFAULT, DiffusionSettings, Pipeline
 from schemas.plan import Plan
 from schemas.smplx_params import POSE_PARAMS
 from schemas.source import CaptionSource, GrammarSource, PoseSource
 from schemas.tables import CAPTIONS, LABEL_COLUMNS, SAMPLES
 from udfs.generator import Generator
+from udfs.udf import Udf
 
 _CAPTION_COLUMNS = ["caption_id", "key", "text"]
 _TASK_SAMPLES = 65_536
@@ -288,48 +289,61 @@ class Stages:
     @property
     def metrics(self) -> tuple[Stage, ...]:
         """What is measured on the images."""
-        return (self.keypoints, *([self.colors] if self.pipeline.metrics.colors else []))
+        return (self.keypoints, *self._more_metrics)
 
     @cached_property
     def keypoints(self) -> Stage:
         from udfs.keypoints import KeypointMetric
 
         weights = self.pipeline.metrics.keypoints.weights
-        udf = KeypointMetric(weights=None if weights == "default" else Path(weights))
-        labels = ("keypoints_2d", "keypoints_visible", "bbox")
-        return Stage(
-            "keypoints",
-            udf,
-            "metrics_keypoints",
-            "images",
-            ("image_path", "image_height", "image_width"),
-            (self.images.fingerprint.value,),
-            joins=(Join("labels", "sample_id", labels, (self.labels.fingerprint.value,)),),
-            upstream={"images": self.images.fingerprint.value},
-            partition_rows=self.pipeline.cluster.partition_rows,
-        )
+        return self._metric(KeypointMetric(weights=None if weights == DEFAULT else Path(weights)))
 
     @cached_property
-    def colors(self) -> Stage:
-        from udfs.caption_colors import CaptionColors
+    def _more_metrics(self) -> tuple[Stage, ...]:
+        """Those that the pipeline file asks for, each of them imported when it is."""
+        asked, udfs = self.pipeline.metrics, list[Udf]()
+        body_file = None if self.pipeline.body.model == "standin" else Path(self.pipeline.body.model)
+        if asked.colors:
+            from udfs.caption_colors import CaptionColors
 
-        model = self.pipeline.body.model
-        udf = CaptionColors(body_file=None if model == "standin" else Path(model))
+            udfs.append(CaptionColors(body_file=body_file))
+        if asked.image_quality:
+            from udfs.image_quality import ImageQuality
+
+            udfs.append(ImageQuality())
+        if asked.silhouette is not None:
+            from udfs.silhouette import Silhouette
+
+            udfs.append(Silhouette(settings=asked.silhouette).pinned())
+        if asked.head_pose is not None:
+            from udfs.head_pose import HeadPose
+
+            udfs.append(HeadPose(settings=asked.head_pose).pinned())
+        if asked.caption_match is not None:
+            from udfs.caption_match import CaptionMatch
+
+            udfs.append(CaptionMatch(settings=asked.caption_match).pinned())
+        return tuple(self._metric(udf) for udf in udfs)
+
+    def _metric(self, udf: Udf) -> Stage:
+        """The stage that measures something on every image, with what it reads of labels and caption."""
         own = ("image_path", "image_height", "image_width")
         of_labels = tuple(f.name for f in LABEL_COLUMNS if f.name in udf.inputs and f.name not in own)
         of_captions = tuple(c for c in CAPTIONS.names[1:] if c in udf.inputs)
+        joins = []
+        if of_labels:
+            joins.append(Join("labels", "sample_id", of_labels, (self.labels.fingerprint.value,)))
+        if of_captions:
+            joins.append(Join("samples", "sample_id", (), self.sample_fingerprints))
+            joins.append(Join("captions", "caption_id", of_captions, through="samples"))
         return Stage(
-            "colors",
+            udf.name,
             udf,
-            "metrics_colors",
+            f"metrics_{udf.name}",
             "images",
             own,
             (self.images.fingerprint.value,),
-            joins=(
-                Join("labels", "sample_id", of_labels, (self.labels.fingerprint.value,)),
-                Join("samples", "sample_id", (), self.sample_fingerprints),
-                Join("captions", "caption_id", of_captions, through="samples"),
-            ),
+            joins=tuple(joins),
             upstream={"images": self.images.fingerprint.value},
             partition_rows=self.pipeline.cluster.partition_rows,
         )

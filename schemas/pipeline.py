@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from schemas.curriculum import Curriculum
 from schemas.errors import ConfigError
@@ -116,17 +116,57 @@ class ImageSettings(_Settings):
     quality: int = Field(default=92, ge=1, le=95)
 
 
+DEFAULT = "default"
+"""Names the model of a metric that comes with the package."""
+
+
 class KeypointSettings(_Settings):
     """The keypoint detector: `default`, or the path of other weights for the same network."""
 
-    weights: str = "default"
+    weights: str = DEFAULT
+
+
+class ModelSettings(_Settings):
+    """The model that a metric looks with.
+
+    Attributes:
+        model: `default`, the small one that comes with the package, or a transformers checkpoint: a folder,
+            or an id of the Hugging Face Hub.
+        revision: branch, tag or commit of a repository of the hub.
+    """
+
+    model: str = DEFAULT
+    revision: str | None = None
+
+
+def _asked(value: object) -> object:
+    """`true` asks for the default model, `false` for nothing."""
+    if isinstance(value, bool):
+        return ModelSettings() if value else None
+    return value
+
+
+_Asked = Annotated[ModelSettings | None, BeforeValidator(_asked)]
 
 
 class MetricSettings(_Settings):
-    """What is measured on every image; `colors`: whether it has the colours that its caption names."""
+    """What is measured on every image. `true` asks for a metric with its default model.
+
+    Attributes:
+        keypoints: people, and the object keypoint similarity of the labelled one; always measured.
+        colors: whether it has the colours that its caption names.
+        image_quality: sharpness, exposure, colourfulness, traces of JPEG.
+        silhouette: whether the person fills what the labels' body fills.
+        head_pose: whether the head is turned as the labels' is.
+        caption_match: whether it shows what else the caption says.
+    """
 
     keypoints: KeypointSettings = KeypointSettings()
     colors: bool = False
+    image_quality: bool = False
+    silhouette: _Asked = None
+    head_pose: _Asked = None
+    caption_match: _Asked = None
 
 
 class ClusterSettings(_Settings):

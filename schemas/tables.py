@@ -238,6 +238,101 @@ COLOR_METRICS = [
 
 METRICS_COLORS = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *COLOR_METRICS])
 
+MATCHED = ("subject", "top", "bottom", "hair_color", "scene", "lighting")
+"""Caption attributes that `caption_match` looks for; colours of clothes are the metric `colors`'s."""
+
+CAPTION_MATCH_METRICS = [
+    field(
+        "caption_match",
+        pa.float32(),
+        "share of the caption's attributes that the image shows, of those that were looked for",
+        null=True,
+        low=0,
+        high=1,
+    ),
+    field(
+        "caption_similarity",
+        pa.float32(),
+        "cosine of the image's and the caption's embeddings; NULL from a model that has none",
+        null=True,
+        low=-1,
+        high=1,
+    ),
+    *(field(f"{x}_read", pa.string(), f"{x} that the image shows", null=True) for x in MATCHED),
+    *(field(f"{x}_right", pa.bool_(), f"whether that is the caption's {x}", null=True) for x in MATCHED),
+]
+
+METRICS_CAPTION_MATCH = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *CAPTION_MATCH_METRICS])
+
+HEAD_POSE_METRICS = [
+    field("heads", pa.int32(), "heads the detector sees", low=0),
+    *(
+        field(f"head_{x}", pa.float32(), f"{x} of the head in the image", unit="deg", null=True)
+        for x in ("roll", "pitch", "yaw")
+    ),
+    field(
+        "head_pose_error",
+        pa.float32(),
+        "mean absolute error of roll, pitch and yaw against the labels",
+        unit="deg",
+        null=True,
+        low=0,
+        high=180,
+    ),
+    field(
+        "head_rotation_error",
+        pa.float32(),
+        "angle of the rotation between the head in the image and the labels'",
+        unit="deg",
+        null=True,
+        low=0,
+        high=180,
+    ),
+]
+
+METRICS_HEAD_POSE = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *HEAD_POSE_METRICS])
+
+SILHOUETTE_METRICS = [
+    field(
+        "silhouette_iou",
+        pa.float32(),
+        "intersection over union of the people in the image and the labels' silhouette",
+        null=True,
+        low=0,
+        high=1,
+    ),
+    field(
+        "silhouette_precision",
+        pa.float32(),
+        "share of the people in the image that the silhouette covers; NULL: no people",
+        null=True,
+        low=0,
+        high=1,
+    ),
+    field(
+        "silhouette_recall",
+        pa.float32(),
+        "share of the silhouette that the people in the image cover; NULL: the body is out of the image",
+        null=True,
+        low=0,
+        high=1,
+    ),
+]
+
+METRICS_SILHOUETTE = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *SILHOUETTE_METRICS])
+
+IMAGE_QUALITY_METRICS = [
+    field("sharpness", pa.float32(), "1 minus the blur effect of Crete et al. 2007", low=0, high=1),
+    field("brightness", pa.float32(), "mean luma", low=0, high=1),
+    field("contrast", pa.float32(), "standard deviation of luma", low=0, high=0.5),
+    field("clipped_dark", pa.float32(), "share of the pixels that are black", low=0, high=1),
+    field("clipped_bright", pa.float32(), "share of the pixels with a channel at its end", low=0, high=1),
+    field("colorfulness", pa.float32(), "M of Hasler and Suesstrunk 2003, of 255 levels", low=0),
+    field("blockiness", pa.float32(), "steps across the borders of JPEG's blocks over those inside", low=0),
+]
+
+METRICS_IMAGE_QUALITY = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *IMAGE_QUALITY_METRICS])
+
 SELECTIONS = pa.schema(
     [
         field("selection", pa.string(), "fingerprint of the policy and of the metric rows it was applied to"),
@@ -395,6 +490,10 @@ TABLES: Mapping[str, TableSpec] = {
     "images": TableSpec(IMAGES, ("image_id",), "sample_id"),
     "metrics_keypoints": TableSpec(METRICS_KEYPOINTS, ("image_id", "fingerprint")),
     "metrics_colors": TableSpec(METRICS_COLORS, ("image_id", "fingerprint")),
+    "metrics_caption_match": TableSpec(METRICS_CAPTION_MATCH, ("image_id", "fingerprint")),
+    "metrics_head_pose": TableSpec(METRICS_HEAD_POSE, ("image_id", "fingerprint")),
+    "metrics_silhouette": TableSpec(METRICS_SILHOUETTE, ("image_id", "fingerprint")),
+    "metrics_image_quality": TableSpec(METRICS_IMAGE_QUALITY, ("image_id", "fingerprint")),
     "selections": TableSpec(SELECTIONS, ("selection", "image_id")),
     "preferences": TableSpec(PREFERENCES, ("selection", "preference_id")),
     "dataset": TableSpec(DATASET, ("image_id",)),

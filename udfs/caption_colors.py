@@ -21,7 +21,7 @@ from udfs.body import Body, body_files
 from udfs.color_regions import ATTRIBUTES, FEWEST, TOP, Tailor, color_regions
 from udfs.columns import matrix
 from udfs.light_color import linear
-from udfs.picture import read_picture
+from udfs.picture import read_pictures
 from udfs.udf import Apply, Udf, Worker, file_digest
 
 REFERENCES = Path(__file__).parent / "weights" / "caption_colors.json"
@@ -203,9 +203,7 @@ def _measure(
     palettes: Mapping[str, Palette],
     worker: Worker,
 ) -> list[dict[str, object]]:
-    pictures = np.stack(
-        [read_picture(worker.files, path, (height, width)) for path in rows["image_path"].to_pylist()]
-    )
+    pictures = np.stack(read_pictures(worker.files, rows))
     params = {name: matrix(rows, name) for name in SMPLX_PARAMS}
     regions = color_regions(tailor, params, matrix(rows, "focal"), matrix(rows, "princpt"), height, width)
     said = rows.select(ATTRIBUTES).to_pylist()

@@ -12,7 +12,7 @@ from schemas.coco import N_KEYPOINTS
 from schemas.tables import KEYPOINT_METRICS, METRICS_KEYPOINTS
 from udfs.columns import matrix
 from udfs.oks import match, oks
-from udfs.picture import read_picture
+from udfs.picture import read_pictures
 from udfs.udf import Apply, Udf, Worker, file_digest
 
 WEIGHTS = Path(__file__).parent / "weights" / "keypoints.safetensors"
@@ -64,12 +64,7 @@ class KeypointMetric(Udf):
         network = KeypointNetwork.load(self.weights or WEIGHTS, worker.device)
 
         def apply(rows: pa.Table) -> pa.Table:
-            paths, *sizes = (rows[name].to_pylist() for name in ("image_path", "image_height", "image_width"))
-            pictures = [
-                read_picture(worker.files, path, size)
-                for path, size in zip(paths, zip(*sizes, strict=True), strict=True)
-            ]
-            found = network.detect(pictures, threshold=self.threshold)
+            found = network.detect(read_pictures(worker.files, rows), threshold=self.threshold)
             truth = matrix(rows, "keypoints_2d").reshape(-1, N_KEYPOINTS, 2)
             visible = matrix(rows, "keypoints_visible")
             measured = [

@@ -5,6 +5,7 @@ import warnings
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -71,3 +72,9 @@ def read_picture(files: Files, path: str, size: tuple[int, int]) -> np.ndarray:
     if picture.shape[:2] != size:
         raise RowError(f"{path}: {picture.shape[0]} x {picture.shape[1]} pixels, its labels are for {size}")
     return picture
+
+
+def read_pictures(files: Files, rows: pa.Table) -> list[np.ndarray]:
+    """`read_picture` of every row, by its `image_path`, `image_height` and `image_width`."""
+    columns = (rows[name].to_pylist() for name in ("image_path", "image_height", "image_width"))
+    return [read_picture(files, path, (h, w)) for path, h, w in zip(*columns, strict=True)]

@@ -209,14 +209,17 @@ def test_what_was_read_is_known_when_its_files_are_away(small, workers):
         _ = Stages(stages.lake, other, as_run=True).samples
 
 
-def test_colours_are_measured_where_the_pipeline_asks(folder):
+def test_metrics_are_measured_where_the_pipeline_asks(folder):
     def made(more):
         file = folder / "pipeline.yaml"
         file.write_text(BASE.format(more=more))
         return Stages(Lake.create(folder / "lake"), load_pipeline(file))
 
     assert [m.name for m in made("").metrics] == ["keypoints"]
-    base = made("metrics: {colors: true}").colors.fingerprint.json
-    assert [m.name for m in made("metrics: {colors: true}").metrics] == ["keypoints", "colors"]
-    other = made("metrics: {colors: true}\nimage: {quality: 80}").colors.fingerprint.json
+    assert [m.name for m in made("metrics: {silhouette: false}").metrics] == ["keypoints"]
+    base, other = (
+        made(f"metrics: {{colors: true}}{more}").metrics for more in ("", "\nimage: {quality: 80}")
+    )
+    assert [m.name for m in base] == ["keypoints", "colors"]
+    base, other = (metrics[1].fingerprint.json for metrics in (base, other))
     assert difference(base, other).startswith("upstream.images")

@@ -1,0 +1,133 @@
+"""What metrics that look with a model share: which model, its digest, and how a checkpoint is loaded."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from schemas.errors import ModelError
+from schemas.pipeline import DEFAULT, ModelSettings
+from udfs import hub
+from udfs.model_files import digest_of, read_json, weight_files
+from udfs.udf import Udf, file_digest
+
+PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model")
+"""Files of a checkpoint that transformers may read; none of them is code or a pickle."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model in transformers' format: a folder with config.json, preprocessor_config.json, safetensors.
+
+    Attributes:
+        path: the folder.
+        name: as the pipeline file has it.
+    """
+
+    path: Path
+    name: str
+
+    @classmethod
+    def find(cls, settings: ModelSettings) -> "Checkpoint":
+        """The folder, or the hub's repository on this machine. Raises ModelError, for pickles too."""
+        model, revision = settings.model, settings.revision
+        if hub.is_fetched(model):
+            path = hub.snapshot(model, revision, PATTERNS)
+        elif revision is not None:
+            raise ModelError(f"{model}: is no repository, so it has no revisions; leave revision out")
+        else:
+            path = Path(model)
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path}: no transformers checkpoint: it has no config.json")
+        weight_files(path)
+        return cls(path, model)
+
+    def digest(self) -> str:
+        """Of all files that are read."""
+        return digest_of(self.path, (p for pattern in PATTERNS for p in self.path.glob(pattern)))
+
+    def config(self) -> Mapping[str, Any]:
+        return read_json(self.path / "config.json")
+
+    def load(self, auto: Any, device: str) -> Any:
+        """The model by one of transformers' Auto classes, ready to look. Raises ModelError."""
+        try:
+            model, info = auto.from_pretrained(
+                self.path, use_safetensors=True, trust_remote_code=False, local_files_only=True,
+                output_loading_info=True,
+            )  # fmt: skip
+        except Exception as error:
+            # transformers raises whatever the file that it stumbles over made it raise.
+            raise ModelError(f"{self.name}: transformers cannot load it: {error}") from error
+        # What is missing would be drawn at random, with no more than a warning.
+        if info["missing_keys"]:
+            lacking = sorted(info["missing_keys"])
+            raise ModelError(
+                f"{self.name}: has no weights for {len(lacking)} tensors of {type(model).__name__}, such as "
+                f"{lacking[0]}: it was made for something else"
+            )
+        return model.eval().requires_grad_(False).to(device)
+
+    def processor(self) -> Any:
+        """What makes the model's input of pictures, on every machine by the same library."""
+        from transformers import AutoImageProcessor
+
+        try:
+            return AutoImageProcessor.from_pretrained(
+                self.path, backend="pil", trust_remote_code=False, local_files_only=True
+            )
+        except Exception as error:
+            raise ModelError(f"{self.name}: transformers cannot load its image processor: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelMetric(Udf):
+    """A metric that looks at images with its own small network or with a transformers checkpoint.
+
+    Fields:
+        settings: as in the pipeline file, its path absolute. The model's content counts, not its place.
+        digest: of the model that a worker has to find too; None compares nothing.
+    """
+
+    batch_rows: ClassVar[int] = 32
+    accelerated: ClassVar[bool] = True
+    weights: ClassVar[tuple[Path, ...]]
+    """Files of the default model."""
+
+    settings: ModelSettings = field(default_factory=ModelSettings)
+    # The fingerprint holds it already.
+    digest: str | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint that is asked for; None: the default model."""
+        return None if self.settings.model == DEFAULT else Checkpoint.find(self.settings)
+
+    def pinned(self) -> Self:
+        """The same with a hub's model at the commit that is here now, so that all workers take that one."""
+        found, settings = self.checkpoint, self.settings
+        if found is not None and hub.is_fetched(settings.model):
+            settings = settings.model_copy(update={"revision": found.path.name})
+        pinned = replace(self, settings=settings)
+        return replace(pinned, digest=pinned.models()["model"])
+
+    def models(self) -> Mapping[str, str]:
+        found = self.checkpoint
+        if found is not None:
+            return {"model": found.digest()}
+        if len(self.weights) == 1:
+            return {"model": file_digest(self.weights[0])}
+        return {"model": digest_of(self.weights[0].parent, self.weights)}
+
+    def parameters(self) -> Mapping[str, object]:
+        return {}
+
+    def compare(self) -> None:
+        """Raises ModelError where the model on this machine is not the one that the fingerprint names."""
+        if self.digest is not None and self.models()["model"] != self.digest:
+            raise ModelError(
+                f"{self.settings.model}: the model of {self.name} on {socket.gethostname()} is not the one "
+                "that the run began with; put the same files on all machines, and run again where they were "
+                "changed"
+            )
