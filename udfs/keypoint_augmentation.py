@@ -33,12 +33,14 @@ class Batch:
         keypoints: (B, 3, 17, 3) float32: x, y in pixels; 1 where the keypoint is in the picture, else 0.
         boxes: (B, 3, 4) float32: x, y, width, height.
         state: (B, 3) int8: 1 a person to be found, 0 nobody, -1 a person to be ignored.
+        masks: (B, 192, 192) bool: where a person is in sight.
     """
 
     pictures: np.ndarray
     keypoints: np.ndarray
     boxes: np.ndarray
     state: np.ndarray
+    masks: np.ndarray
 
 
 def make_batch(renders: Renders, size: int, rng: np.random.Generator, difficulty: float = 1.0) -> Batch:
@@ -48,6 +50,7 @@ def make_batch(renders: Renders, size: int, rng: np.random.Generator, difficulty
         np.zeros((size, MOST, N_KEYPOINTS, 3), np.float32),
         np.zeros((size, MOST, 4), np.float32),
         np.zeros((size, MOST), np.int8),
+        np.zeros((size, SIZE, SIZE), bool),
     )
     for i in range(size):
         _compose(renders, out, i, rng, easy=rng.random() >= difficulty)
@@ -94,7 +97,7 @@ def _compose(renders: Renders, out: Batch, i: int, rng: np.random.Generator, eas
         picture = picture.swapaxes(0, 1) if axis == 0 else picture
         strip = owner if axis == 1 else owner.T
         strip[:bar] = strip[SIZE - bar :] = -1
-    out.pictures[i] = picture
+    out.pictures[i], out.masks[i] = picture, owner >= 0
     for p in range(people):
         if out.state[i, p] != 1:
             continue

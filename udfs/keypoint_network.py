@@ -5,7 +5,6 @@ every keypoint (Zhou et al., "Objects as Points"); and one map a keypoint, whose
 is the answer, to a fraction of a pixel. Its training is `udfs/keypoint_training.py`.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from schemas.coco import FLIP, N_KEYPOINTS
-from schemas.errors import ModelError
+from udfs.small_network import load_weights, save_weights
 
 SIZE = 192
 """Side of the square that every picture is fitted into, pixels."""
@@ -76,6 +75,27 @@ class Maps:
         return Maps(self.centers.flip(3), self.keypoints[:, order].flip(3), guesses.flip(3))
 
 
+@dataclass(frozen=True)
+class Features:
+    """What the network computes on the way, for B pictures; other networks look with them too.
+
+    Attributes:
+        at2: (B, 16, 96, 96), edges and colours.
+        at4: (B, 32, 48, 48).
+        at8: (B, 128, 24, 24), what a place is, seen with all that is around it.
+        at32: (B, 192, 6, 6).
+    """
+
+    at2: Tensor
+    at4: Tensor
+    at8: Tensor
+    at32: Tensor
+
+    def float(self) -> "Features":
+        """The same in float32."""
+        return Features(*(x.float() for x in (self.at2, self.at4, self.at8, self.at32)))
+
+
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
@@ -120,15 +140,21 @@ class KeypointNetwork(nn.Module):
 
     def forward(self, pictures: Tensor) -> Maps:
         """pictures: (B, 3, 192, 192) float32 in [0, 255]."""
+        at8 = self.features(pictures).at8
+        maps = F.pixel_shuffle(self.maps(at8), 2)
+        return Maps(maps[:, :1], maps[:, 1:], self.guess(at8))
+
+    def features(self, pictures: Tensor) -> Features:
+        """What the maps are computed from; arguments as in `forward`."""
         x = (pictures / 255 - 0.5) / 0.25
-        at4 = self.stem(x.to(memory_format=torch.channels_last))
+        at2 = self.stem[0](x.to(memory_format=torch.channels_last))
+        at4 = self.stem[1:](at2)
         at8 = self.down8(at4)
         at16 = self.down16(at8)
         at32 = self.down32(at16)
         at16 = self.merge16(at16 + F.interpolate(self.up16(at32), scale_factor=2.0))
         at8 = self.merge8(self.skip8(at8) + F.interpolate(self.up8(at16), scale_factor=2.0))
-        maps = F.pixel_shuffle(self.maps(at8), 2)
-        return Maps(maps[:, :1], maps[:, 1:], self.guess(at8))
+        return Features(at2, at4, at8, at32)
 
     def channels_last(self) -> "KeypointNetwork":
         """The same network, its weights laid out as CPUs and tensor cores want them."""
@@ -137,33 +163,11 @@ class KeypointNetwork(nn.Module):
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> "KeypointNetwork":
         """The trained network, ready to detect. Raises ModelError for any other file."""
-        from safetensors import SafetensorError, safe_open
-
-        if not path.is_file():
-            raise ModelError(f"{path}: no such keypoint weights")
-        try:
-            with safe_open(path, "pt") as file:
-                facts = file.metadata() or {}
-                state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ModelError(f"{path}: not a safetensors file ({error})") from error
-        if facts.get("format") != FORMAT:
-            raise ModelError(f"{path}: format {facts.get('format')!r}, expected {FORMAT!r}")
-        network = cls()
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            raise ModelError(f"{path}: not weights of this network: {error}") from error
-        return network.eval().requires_grad_(False).channels_last().to(device)
+        return load_weights(cls(), path, FORMAT).channels_last().to(device)
 
     def save(self, path: Path, facts: dict[str, object]) -> None:
         """Half-precision weights as safetensors; `facts` (how it was trained) go into the file's header."""
-        from safetensors.torch import save_file
-
-        state = {name: tensor.detach().cpu() for name, tensor in self.state_dict().items()}
-        half = {n: (t.half() if t.is_floating_point() else t.clone()).contiguous() for n, t in state.items()}
-        header = {"format": FORMAT, "training": json.dumps(facts, sort_keys=True)}
-        save_file(half, path, metadata=header)
+        save_weights(self, path, FORMAT, facts)
 
     @torch.inference_mode()
     def detect(

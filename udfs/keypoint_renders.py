@@ -124,6 +124,7 @@ class People:
 
     Attributes:
         model: body and landmarks.
+        params: SMPL-X parameters (N, k), camera space.
         vertices: (N, V, 3) float32, camera space, metres.
         focal, princpt: (N, 2) pixels.
         elevation: (N,) of the cameras, radians.
@@ -135,6 +136,7 @@ class People:
     """
 
     model: Model
+    params: Mapping[str, np.ndarray]
     vertices: np.ndarray
     focal: np.ndarray
     princpt: np.ndarray
@@ -178,6 +180,7 @@ def draw_people(
     box = np.clip(boxes(project(body.vertices, focal, princpt)), 0, side)
     return People(
         model=model,
+        params=seen,
         vertices=body.vertices,
         focal=focal,
         princpt=princpt,

@@ -75,7 +75,7 @@ def test_letterbox_keeps_proportions_and_says_where_things_went(shape):
 def test_other_files_are_refused(tmp_path):
     from safetensors.torch import save_file
 
-    with pytest.raises(ModelError, match="no such keypoint weights"):
+    with pytest.raises(ModelError, match="no such weights"):
         KeypointNetwork.load(tmp_path / "none.safetensors")
     pickled = tmp_path / "pickled.safetensors"
     torch.save({"x": 1}, pickled)
