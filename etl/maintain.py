@@ -26,7 +26,7 @@ What: TypeAlias = Literal["compact", "vacuum", "sweep", "unknown"]
 
 _STAGING = re.compile(r"\..+\.[0-9a-f]{32}\.tmp|.+#\d+")
 """What a killed writer leaves: of `Store.write`, and of delta-rs."""
-_PARQUET = re.compile(r"part-(\d+-)?[0-9a-f]{32}\.parquet")
+_PARQUET = re.compile(r"part-(\d+-)?[0-9a-f]{32}(-[0-9a-f]{64})?\.parquet")
 _LOG = re.compile(r"\d{20}\.[^#]+|_last_checkpoint")
 _PICTURE = re.compile(r"[0-9a-f]{16}\.(jpg|png)")
 _PLAN = re.compile(r"captions-[0-9a-f]+\.arrow|files-[0-9a-f]{16}\.json")

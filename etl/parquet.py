@@ -1,6 +1,8 @@
 """Parquet files as the lake writes them, and what a commit must know of each."""
 
+import hashlib
 import json
+import re
 import time
 import uuid
 from dataclasses import asdict, dataclass
@@ -15,6 +17,7 @@ from schemas.tables import TABLES
 from schemas.validate import validate
 
 ROW_GROUP_ROWS = 5000
+_NAMED = re.compile(r"-([0-9a-f]{64})\.parquet$")
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,14 @@ class DataFile:
 def write_parquet(
     store: Store, table: str, rows: pa.Table, place: int | None = None, group_rows: int | None = None
 ) -> DataFile:
-    """Validates rows and writes them under a fresh name. Nothing reads the file before its commit.
+    """Validates rows and writes them under a fresh name, which ends in the SHA-256 of the file's bytes.
+
+    Nothing reads the file before its commit.
 
     place: of this file among others, where their order matters: names sort by it. group_rows: of a row
     group, the least that is read of a file; for narrow rows that are read as a whole, many are faster.
     """
     rows = validate(table, rows)
-    name = f"part-{'' if place is None else f'{place:05d}-'}{uuid.uuid4().hex}.parquet"
     sink = pa.BufferOutputStream()
     strings = [f.name for f in rows.schema if pa.types.is_string(f.type)]
     pq.write_table(
@@ -62,8 +66,16 @@ def write_parquet(
         row_group_size=group_rows or ROW_GROUP_ROWS,
     )
     data = sink.getvalue().to_pybytes()
+    order = "" if place is None else f"{place:05d}-"
+    name = f"part-{order}{uuid.uuid4().hex}-{hashlib.sha256(data).hexdigest()}.parquet"
     store.write(f"{table}/{name}", data)
     return DataFile(table, name, len(data), rows.num_rows, _stats(rows), int(time.time() * 1000))
+
+
+def named_sha256(path: str) -> str | None:
+    """The SHA-256 that a file's own name says; None where it says none."""
+    found = _NAMED.search(path)
+    return None if found is None else found[1]
 
 
 def _stats(rows: pa.Table) -> str:

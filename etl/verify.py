@@ -1,4 +1,4 @@
-"""Proves that a release still is what was published: manifest, table version and every byte of every file."""
+"""Proves that a release still is what was published: manifest, table versions, every byte of every file."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from etl.lake import Lake
-from etl.parquet import open_parquet
+from etl.parquet import named_sha256, open_parquet
 from etl.query import Release
 from etl.store import Store
 from schemas.errors import LakeError
@@ -39,8 +39,9 @@ def verify_release(
 ) -> list[Fault]:
     """Everything wrong with a release; empty when it is intact.
 
-    The manifest vouches for the Parquet files, and the rows of those for images and control images: a picture
-    that only a damaged Parquet file names is not looked at.
+    The manifest vouches for the release's Parquet files, and the rows of those for images and control
+    images: a picture that only a damaged Parquet file names is not looked at. The files of the other tables,
+    at the versions that the manifest pins, are named by the SHA-256 of their bytes.
 
     watch: called with the number of files checked and their total. Raises LakeError when there is no
     release of that name.
@@ -54,9 +55,9 @@ def verify_release(
         return [Fault(release.manifest_path, "the manifest is not the one that was published")]
     manifest = json.loads(data)
     files: dict[str, str] = manifest["dataset_files"]
-    total = len(files) + len(_PICTURES) * release.rows
     with ThreadPoolExecutor(THREADS) as threads:
-        done = 0
+        found, pinned = _pinned_files(lake, manifest["table_versions"], threads)
+        done, total = 0, len(files) + len(pinned) + len(_PICTURES) * release.rows
 
         def check(wanted: Iterable[tuple[str, str]]) -> Iterator[Fault]:
             nonlocal done
@@ -71,7 +72,8 @@ def verify_release(
             # What is whole can be read: whether it says the same.
             faults += [Fault("dataset", what) for what in _version_faults(lake, release, files)]
         damaged = {fault.path for fault in faults}
-        faults += _source_faults(lake, manifest["table_versions"], threads)
+        faults += found
+        faults += check(pinned)
         for path in sorted(files.keys() - damaged):
             with open_parquet(lake.store, path) as parquet:
                 rows = parquet.read([*_PICTURES, *_PICTURES.values()])
@@ -97,20 +99,30 @@ def _version_faults(lake: Lake, release: Release, files: Mapping[str, str]) -> I
         yield f"version {release.dataset_version} has {rows} rows and not {release.rows}"
 
 
-def _source_faults(lake: Lake, versions: Mapping[str, int], threads: ThreadPoolExecutor) -> Iterator[Fault]:
-    """Files that the pinned versions of the other tables lack, or that have another size."""
+def _pinned_files(
+    lake: Lake, versions: Mapping[str, int], threads: ThreadPoolExecutor
+) -> tuple[list[Fault], list[tuple[str, str]]]:
+    """The pinned versions' files that are not there or have another size, and the others with their SHA-256.
+
+    A file whose name does not tell it, from an older version of this software, is not among the others.
+    """
+    faults, others = [], []
     for name, version in versions.items():
         try:
             files = lake.table(name).described(version)
         except LakeError as error:
-            yield Fault(name, str(error))
+            faults.append(Fault(name, str(error)))
             continue
         sizes = list(threads.map(lambda path: _size(lake.store, path), files["path"]))
         for path, size, published in zip(files["path"], sizes, files["size_bytes"], strict=True):
             if size is None:
-                yield Fault(path, f"is missing: version {version} of {name}, which the release pins, has it")
+                what = f"is missing: version {version} of {name}, which the release pins, has it"
+                faults.append(Fault(path, what))
             elif size != published:
-                yield Fault(path, f"has {size} bytes and not {published}")
+                faults.append(Fault(path, f"has {size} bytes and not {published}"))
+            elif (digest := named_sha256(path)) is not None:
+                others.append((path, digest))
+    return faults, others
 
 
 def _size(store: Store, path: str) -> int | None:

@@ -40,7 +40,9 @@ def test_an_intact_release_has_no_fault(lake):
     seen = []
     assert verify_release(lake, "0.1.0", lambda done, total: seen.append((done, total))) == []
     release = lake.release("0.1.0")
-    total = len(release.manifest()["dataset_files"]) + 2 * release.rows
+    manifest = release.manifest()
+    pinned = sum(len(lake.table(name).files(v)) for name, v in manifest["table_versions"].items())
+    total = len(manifest["dataset_files"]) + pinned + 2 * release.rows
     assert seen == [(done, total) for done in range(1, total + 1)]
 
 
@@ -75,6 +77,18 @@ def test_a_damaged_parquet_file_hides_no_picture_of_another(lake, monkeypatch):
     _flip(lake, files[0], 100)
     _flip(lake, path, 17)
     assert [f.path for f in verify_release(lake, "0.3.0")] == [files[0], path]
+
+
+@pytest.mark.parametrize(
+    "table", ["poses", "captions", "samples", "labels", "metrics_keypoints", "selections"]
+)
+def test_a_flipped_bit_in_a_table_that_a_release_pins_is_named(lake, table):
+    pinned = lake.release("0.1.0").manifest()["table_versions"]
+    path = lake.table(table).files(pinned[table])[-1]
+    _flip(lake, path, 60)
+    (fault,) = verify_release(lake, "0.1.0")
+    assert fault.path == path
+    assert "SHA-256" in fault.what
 
 
 def test_a_file_of_a_version_that_a_release_pins_is_missed(lake):
