@@ -56,7 +56,7 @@ def verify_release(
     manifest = json.loads(data)
     files: dict[str, str] = manifest["dataset_files"]
     with ThreadPoolExecutor(THREADS) as threads:
-        found, pinned = _pinned_files(lake, manifest["table_versions"], threads)
+        lacking, pinned = _pinned_files(lake, manifest["table_versions"], threads)
         done, total = 0, len(files) + len(pinned) + len(_PICTURES) * release.rows
 
         def check(wanted: Iterable[tuple[str, str]]) -> Iterator[Fault]:
@@ -72,7 +72,7 @@ def verify_release(
             # What is whole can be read: whether it says the same.
             faults += [Fault("dataset", what) for what in _version_faults(lake, release, files)]
         damaged = {fault.path for fault in faults}
-        faults += found
+        faults += lacking
         faults += check(pinned)
         for path in sorted(files.keys() - damaged):
             with open_parquet(lake.store, path) as parquet:
