@@ -89,3 +89,25 @@ def test_a_mistake_in_the_generator_is_named(tmp_path, generator, said):
     text = f"lake: x\nposes: [{{name: a, path: b}}]\ngenerator: {generator}"
     with pytest.raises(ConfigError, match=said):
         load_pipeline(_file(tmp_path, text))
+
+
+def test_models_of_metrics_are_the_default_a_folder_or_a_hub_id(tmp_path):
+    def metrics(text: str):
+        base = "lake: x\nposes: [{name: a, path: b}]\nmetrics: "
+        return load_pipeline(_file(tmp_path, base + text)).metrics
+
+    asked = metrics(
+        "{silhouette: {model: ./segformer}, head_pose: true, "
+        "caption_match: {model: owner/clip, revision: v1}}"
+    )
+    assert asked.silhouette is not None
+    assert asked.silhouette.model == str(tmp_path / "segformer")
+    assert asked.head_pose is not None
+    assert asked.head_pose.model == "default"
+    assert asked.caption_match is not None
+    assert (asked.caption_match.model, asked.caption_match.revision) == ("owner/clip", "v1")
+    assert metrics("{head_pose: false}").head_pose is None
+    with pytest.raises(ConfigError, match=r"silhouete.*silhouette"):
+        metrics("{silhouete: true}")
+    with pytest.raises(ConfigError, match="head_pose"):
+        metrics("{head_pose: resnet}")
