@@ -59,6 +59,10 @@ metrics:
   keypoints:
     weights: default
   # colors: true              # whether clothes and background have the colours that the caption names
+  # image_quality: true       # sharpness, exposure, clipping, colourfulness, traces of JPEG
+  # silhouette: true          # people in the image against the labels' body; or: {model: owner/segformer}
+  # head_pose: true           # roll, pitch and yaw of the head against the labels'
+  # caption_match: true       # scene and light of the caption; or: {model: owner/clip}
 
 policy: strict                # or lenient, or the path of a policy file
 release: 0.1.0                # published at the end of the run, once

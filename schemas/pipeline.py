@@ -158,7 +158,7 @@ class MetricSettings(_Settings):
         image_quality: sharpness, exposure, colourfulness, traces of JPEG.
         silhouette: whether the person fills what the labels' body fills.
         head_pose: whether the head is turned as the labels' is.
-        caption_match: whether it shows what else the caption says.
+        caption_match: whether it shows the scene and the light that the caption says.
     """
 
     keypoints: KeypointSettings = KeypointSettings()

@@ -238,8 +238,8 @@ COLOR_METRICS = [
 
 METRICS_COLORS = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *COLOR_METRICS])
 
-MATCHED = ("subject", "top", "bottom", "hair_color", "scene", "lighting")
-"""Caption attributes that `caption_match` looks for; colours of clothes are the metric `colors`'s."""
+MATCHED = ("scene", "lighting")
+"""Caption attributes that `caption_match` looks for; colours are the metric `colors`'s."""
 
 CAPTION_MATCH_METRICS = [
     field(

@@ -186,6 +186,12 @@ LIGHTINGS = (
     Lighting("high-key studio light", ("studio",), (255, 255, 255), 0.1),
 )
 
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "scene": tuple(s.name for s in SCENES),
+    "lighting": tuple(x.name for x in LIGHTINGS),
+}
+"""What the grammar can say of attributes that a picture shows, beside colours of clothes and walls."""
+
 
 def captions(seeds: np.ndarray, grammar: GrammarSource, genders: Sequence[str] | None = None) -> pa.Table:
     """One caption a seed; each depends on its own seed, gender and the probabilities alone.

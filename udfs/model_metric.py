@@ -87,17 +87,19 @@ class ModelMetric(Udf):
 
     Fields:
         settings: as in the pipeline file, its path absolute. The model's content counts, not its place.
-        digest: of the model that a worker has to find too; None compares nothing.
+        digests: of the models, by role, that a worker has to find too; None compares nothing.
     """
 
     batch_rows: ClassVar[int] = 32
     accelerated: ClassVar[bool] = True
     weights: ClassVar[tuple[Path, ...]]
     """Files of the default model."""
+    helpers: ClassVar[Mapping[str, Path]] = {}
+    """Networks that it looks with whichever the model is, by role."""
 
     settings: ModelSettings = field(default_factory=ModelSettings)
     # The fingerprint holds it already.
-    digest: str | None = field(default=None, compare=False, repr=False)
+    digests: tuple[tuple[str, str], ...] | None = field(default=None, compare=False, repr=False)
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -110,22 +112,19 @@ class ModelMetric(Udf):
         if found is not None and hub.is_fetched(settings.model):
             settings = settings.model_copy(update={"revision": found.path.name})
         pinned = replace(self, settings=settings)
-        return replace(pinned, digest=pinned.models()["model"])
+        return replace(pinned, digests=tuple(sorted(pinned.models().items())))
 
     def models(self) -> Mapping[str, str]:
         found = self.checkpoint
-        if found is not None:
-            return {"model": found.digest()}
-        if len(self.weights) == 1:
-            return {"model": file_digest(self.weights[0])}
-        return {"model": digest_of(self.weights[0].parent, self.weights)}
+        model = digest_of(self.weights[0].parent, self.weights) if found is None else found.digest()
+        return {"model": model} | {role: file_digest(path) for role, path in self.helpers.items()}
 
     def parameters(self) -> Mapping[str, object]:
         return {}
 
     def compare(self) -> None:
-        """Raises ModelError where the model on this machine is not the one that the fingerprint names."""
-        if self.digest is not None and self.models()["model"] != self.digest:
+        """Raises ModelError where a model on this machine is not the one that the fingerprint names."""
+        if self.digests is not None and tuple(sorted(self.models().items())) != self.digests:
             raise ModelError(
                 f"{self.settings.model}: the model of {self.name} on {socket.gethostname()} is not the one "
                 "that the run began with; put the same files on all machines, and run again where they were "

@@ -179,7 +179,7 @@ def test_models_that_cannot_look_for_people_are_refused(shown, checkpoint, tmp_p
     with pytest.raises(ModelError, match="leave revision out"):
         Silhouette(settings=ModelSettings(model=str(checkpoint), revision="main")).pinned()
     with pytest.raises(ModelError, match="is not the one"):
-        Silhouette(digest="another").setup(Worker("cpu", files))
+        Silhouette(digests=(("model", "another"),)).setup(Worker("cpu", files))
 
 
 def test_an_image_that_is_broken_is_named(shown):
