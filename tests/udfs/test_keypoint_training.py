@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -19,7 +20,8 @@ def one_person():
     boxes = np.zeros((1, 3, 4), np.float32)
     boxes[0, 0] = (28, 28, 134, 134)
     state = np.array([[1, 0, 0]], np.int8)
-    return Batch(np.zeros((1, SIZE, SIZE, 3), np.uint8), keypoints, boxes, state)
+    masks = np.zeros((1, SIZE, SIZE), bool)
+    return Batch(np.zeros((1, SIZE, SIZE, 3), np.uint8), keypoints, boxes, state, masks)
 
 
 def perfect(batch):
@@ -61,7 +63,7 @@ def test_no_answer_costs_less_than_the_right_one():
 
 def test_a_person_to_be_ignored_is_neither_demanded_nor_held_against_the_network():
     batch = one_person()
-    ignored = Batch(batch.pictures, batch.keypoints, batch.boxes, -batch.state)
+    ignored = dataclasses.replace(batch, state=-batch.state)
     silent = Maps(
         torch.full((1, 1, 48, 48), -12.0), torch.full((1, 17, 48, 48), -12.0), torch.zeros(1, 38, 24, 24)
     )
