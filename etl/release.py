@@ -29,7 +29,8 @@ from etl.table import computed_by
 from etl.verify import THREADS, file_sha256
 from schemas.errors import ConfigError, ConflictError, InputError, LakeError
 from schemas.fingerprint import fingerprint
-from schemas.tables import DATASET, KEYPOINT_METRICS, LABEL_COLUMNS
+from schemas.metrics import METRICS
+from schemas.tables import DATASET, LABEL_COLUMNS
 from schemas.version import VERSION_PATTERN
 
 VERSION = 1
@@ -186,7 +187,7 @@ def _write(
         part("samples", "sample_id", ["pose_id", "caption_id", "prompt", "round"]),
         part("poses", "pose_id", ["source", "sequence", "frame"]),
         part("captions", "caption_id", [], text="caption"),
-        part(METRIC_TABLE, "image_id", [f.name for f in KEYPOINT_METRICS], metric),
+        part(METRIC_TABLE, "image_id", [f.name for f in METRICS["keypoints"]], metric),
         part("labels", "sample_id", [f.name for f in LABEL_COLUMNS], label_fingerprint),
     ]
     table = lake.table("dataset")

@@ -295,8 +295,12 @@ class Stages:
     def keypoints(self) -> Stage:
         from udfs.keypoints import KeypointMetric
 
+        return self._metric(KeypointMetric(weights=self._keypoint_weights))
+
+    @property
+    def _keypoint_weights(self) -> Path | None:
         weights = self.pipeline.metrics.keypoints.weights
-        return self._metric(KeypointMetric(weights=None if weights == DEFAULT else Path(weights)))
+        return None if weights == DEFAULT else Path(weights)
 
     @cached_property
     def _more_metrics(self) -> tuple[Stage, ...]:
@@ -318,7 +322,7 @@ class Stages:
         if asked.head_pose is not None:
             from udfs.head_pose import HeadPose
 
-            udfs.append(HeadPose(settings=asked.head_pose).pinned())
+            udfs.append(HeadPose(settings=asked.head_pose, finder=self._keypoint_weights).pinned())
         if asked.caption_match is not None:
             from udfs.caption_match import CaptionMatch
 

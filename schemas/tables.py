@@ -13,48 +13,23 @@ import pyarrow as pa
 from schemas.caption_attributes import CAPTION_ATTRIBUTES
 from schemas.coco import N_KEYPOINTS
 from schemas.curriculum import REASONS
+from schemas.fields import FINGERPRINT, field, floats, id_field
+from schemas.metrics import METRICS, metric_table
 from schemas.smplx_params import GENDERS, N_JOINTS, N_MARKERS, SMPLX_PARAMS
 
 _UTC = pa.timestamp("us", "UTC")
 
 
-def field(
-    name: str,
-    kind: pa.DataType,
-    doc: str,
-    *,
-    unit: str = "",
-    null: bool = False,
-    low: float | None = None,
-    high: float | None = None,
-    one_of: tuple[str, ...] = (),
-) -> pa.Field:
-    """A documented column; `low`, `high` (inclusive) and `one_of` are enforced before a commit."""
-    facts = {"doc": doc, "unit": unit, "one_of": "|".join(one_of)}
-    facts |= {"low": "" if low is None else repr(low), "high": "" if high is None else repr(high)}
-    return pa.field(name, kind, nullable=null, metadata={k: v for k, v in facts.items() if v})
-
-
-def floats(name: str, length: int, doc: str, **kwargs) -> pa.Field:
-    """A label array: `length` float32 values."""
-    return field(name, pa.list_(pa.float32(), length), doc, **kwargs)
-
-
-def _id(name: str, doc: str) -> pa.Field:
-    return field(name, pa.int64(), doc)
-
-
 _DIGEST = field(
     "digest", pa.int64(), "the other 64 bits of the content's hash: tells a collision from a repeat"
 )
-_FINGERPRINT = field("fingerprint", pa.string(), "what computed this row; see the table `fingerprints`")
 _GENDER = field("gender", pa.string(), "body model", one_of=GENDERS)
 _UNITS = {"betas": "std", "expression": "std", "transl": "m"}
 _SMPLX = [floats(k, n, f"SMPL-X {k}", unit=_UNITS.get(k, "rad")) for k, n in SMPLX_PARAMS.items()]
 
 POSES = pa.schema(
     [
-        _id("pose_id", "hash of source, sequence, frame, gender and parameters"),
+        id_field("pose_id", "hash of source, sequence, frame, gender and parameters"),
         _DIGEST,
         field("source", pa.string(), "name of the source in the pipeline file"),
         field("sequence", pa.string(), "path below the source's folder, without suffix"),
@@ -66,7 +41,7 @@ POSES = pa.schema(
 
 CAPTIONS = pa.schema(
     [
-        _id("caption_id", "hash of source, key, text and what the text says"),
+        id_field("caption_id", "hash of source, key, text and what the text says"),
         _DIGEST,
         field("source", pa.string(), "name of the source in the pipeline file"),
         field("key", pa.string(), "what the caption belongs to: an image, a frame; pairing by key uses it"),
@@ -77,11 +52,11 @@ CAPTIONS = pa.schema(
 
 SAMPLES = pa.schema(
     [
-        _id("sample_id", "hash of all that shapes its image, and of the plan's seed"),
+        id_field("sample_id", "hash of all that shapes its image, and of the plan's seed"),
         _DIGEST,
-        _FINGERPRINT,
-        _id("pose_id", "row of `poses`"),
-        _id("caption_id", "row of `captions`"),
+        FINGERPRINT,
+        id_field("pose_id", "row of `poses`"),
+        id_field("caption_id", "row of `captions`"),
         field("round", pa.int32(), "curriculum round", low=0),
         field("draw", pa.int32(), "which of the samples of this pose and caption", low=0),
         field("seed", pa.int64(), "seed of the image, derived from sample_id", low=0),
@@ -107,8 +82,8 @@ SAMPLES = pa.schema(
 
 SCORES_PREDICTED_OKS = pa.schema(
     [
-        _id("pose_id", "row of `poses`"),
-        _FINGERPRINT,
+        id_field("pose_id", "row of `poses`"),
+        FINGERPRINT,
         field("predicted_oks", pa.float32(), "OKS that images of it are expected to reach", low=0, high=1),
         field("predicted_oks_spread", pa.float32(), "spread of the ensemble's predictions", low=0),
     ]
@@ -116,17 +91,17 @@ SCORES_PREDICTED_OKS = pa.schema(
 
 SCORES_NOVELTY = pa.schema(
     [
-        _id("pose_id", "row of `poses`"),
-        _FINGERPRINT,
+        id_field("pose_id", "row of `poses`"),
+        FINGERPRINT,
         field("novelty", pa.float32(), "distance to the nearest generated pose", unit="m", low=0),
-        _id("nearest_pose_id", "that pose"),
+        id_field("nearest_pose_id", "that pose"),
     ]
 )
 
 SCORES_PLAUSIBILITY = pa.schema(
     [
-        _id("pose_id", "row of `poses`"),
-        _FINGERPRINT,
+        id_field("pose_id", "row of `poses`"),
+        FINGERPRINT,
         field("plausibility", pa.float32(), "1: nothing is wrong with it; 0: broken", low=0, high=1),
         field("joint_excess", pa.float32(), "beyond the joints' limits, the worst joint", unit="rad", low=0),
         field("penetration", pa.float32(), "depth of one body part in another", unit="m", low=0),
@@ -137,8 +112,8 @@ SCORES_PLAUSIBILITY = pa.schema(
 
 PICKS = pa.schema(
     [
-        _id("pose_id", "row of `poses`"),
-        _FINGERPRINT,
+        id_field("pose_id", "row of `poses`"),
+        FINGERPRINT,
         field("round", pa.int32(), "curriculum round, from 1", low=1),
         field("rank", pa.int32(), "place in the order of picking, from 0", low=0),
         field("pick_reason", pa.string(), "what picked it", one_of=REASONS),
@@ -175,13 +150,13 @@ LABEL_COLUMNS = [
     field("control_sha256", pa.string(), "SHA-256 of the control image's bytes"),
 ]
 
-LABELS = pa.schema([_id("sample_id", "row of `samples`"), _FINGERPRINT, *LABEL_COLUMNS])
+LABELS = pa.schema([id_field("sample_id", "row of `samples`"), FINGERPRINT, *LABEL_COLUMNS])
 
 IMAGES = pa.schema(
     [
-        _id("image_id", "hash of sample_id and fingerprint"),
-        _id("sample_id", "row of `samples`"),
-        _FINGERPRINT,
+        id_field("image_id", "hash of sample_id and fingerprint"),
+        id_field("sample_id", "row of `samples`"),
+        FINGERPRINT,
         field("image_path", pa.string(), "relative to the lake"),
         field("image_sha256", pa.string(), "SHA-256 of the file's bytes"),
         field("image_bytes", pa.int64(), "size of the file", unit="B", low=1),
@@ -209,135 +184,11 @@ IMAGES = pa.schema(
     ]
 )
 
-KEYPOINT_METRICS = [
-    field("persons", pa.int32(), "people the detector sees", low=0),
-    field("person_score", pa.float32(), "confidence of the matched person", null=True, low=0, high=1),
-    floats("keypoints", N_KEYPOINTS * 3, "x, y, confidence of the matched person", unit="px", null=True),
-    floats("keypoints_bbox", 4, "x, y, width, height of the matched person", unit="px", null=True),
-    field("oks", pa.float32(), "object keypoint similarity against keypoints_2d", null=True, low=0, high=1),
-]
-
-METRICS_KEYPOINTS = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *KEYPOINT_METRICS])
-
-_COLORED = ("top", "bottom", "shoes", "background")
-COLOR_METRICS = [
-    *(field(f"{x}_color_read", pa.string(), f"colour word that the {x} shows", null=True) for x in _COLORED),
-    *(
-        field(f"{x}_color_right", pa.bool_(), f"whether that is the caption's word for the {x}", null=True)
-        for x in _COLORED
-    ),
-    field(
-        "colors_right",
-        pa.float32(),
-        "share of the colours right, of those that the caption names and the image shows",
-        null=True,
-        low=0,
-        high=1,
-    ),
-]
-
-METRICS_COLORS = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *COLOR_METRICS])
-
-MATCHED = ("scene", "lighting")
-"""Caption attributes that `caption_match` looks for; colours are the metric `colors`'s."""
-
-CAPTION_MATCH_METRICS = [
-    field(
-        "caption_match",
-        pa.float32(),
-        "share of the caption's attributes that the image shows, of those that were looked for",
-        null=True,
-        low=0,
-        high=1,
-    ),
-    field(
-        "caption_similarity",
-        pa.float32(),
-        "cosine of the image's and the caption's embeddings; NULL from a model that has none",
-        null=True,
-        low=-1,
-        high=1,
-    ),
-    *(field(f"{x}_read", pa.string(), f"{x} that the image shows", null=True) for x in MATCHED),
-    *(field(f"{x}_right", pa.bool_(), f"whether that is the caption's {x}", null=True) for x in MATCHED),
-]
-
-METRICS_CAPTION_MATCH = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *CAPTION_MATCH_METRICS])
-
-HEAD_POSE_METRICS = [
-    field("heads", pa.int32(), "heads the detector sees", low=0),
-    *(
-        field(f"head_{x}", pa.float32(), f"{x} of the head in the image", unit="deg", null=True)
-        for x in ("roll", "pitch", "yaw")
-    ),
-    field(
-        "head_pose_error",
-        pa.float32(),
-        "mean absolute error of roll, pitch and yaw against the labels",
-        unit="deg",
-        null=True,
-        low=0,
-        high=180,
-    ),
-    field(
-        "head_rotation_error",
-        pa.float32(),
-        "angle of the rotation between the head in the image and the labels'",
-        unit="deg",
-        null=True,
-        low=0,
-        high=180,
-    ),
-]
-
-METRICS_HEAD_POSE = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *HEAD_POSE_METRICS])
-
-SILHOUETTE_METRICS = [
-    field(
-        "silhouette_iou",
-        pa.float32(),
-        "intersection over union of the people in the image and the labels' silhouette",
-        null=True,
-        low=0,
-        high=1,
-    ),
-    field(
-        "silhouette_precision",
-        pa.float32(),
-        "share of the people in the image that the silhouette covers; NULL: no people",
-        null=True,
-        low=0,
-        high=1,
-    ),
-    field(
-        "silhouette_recall",
-        pa.float32(),
-        "share of the silhouette that the people in the image cover; NULL: the body is out of the image",
-        null=True,
-        low=0,
-        high=1,
-    ),
-]
-
-METRICS_SILHOUETTE = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *SILHOUETTE_METRICS])
-
-IMAGE_QUALITY_METRICS = [
-    field("sharpness", pa.float32(), "1 minus the blur effect of Crete et al. 2007", low=0, high=1),
-    field("brightness", pa.float32(), "mean luma", low=0, high=1),
-    field("contrast", pa.float32(), "standard deviation of luma", low=0, high=0.5),
-    field("clipped_dark", pa.float32(), "share of the pixels that are black", low=0, high=1),
-    field("clipped_bright", pa.float32(), "share of the pixels with a channel at its end", low=0, high=1),
-    field("colorfulness", pa.float32(), "M of Hasler and Suesstrunk 2003, of 255 levels", low=0),
-    field("blockiness", pa.float32(), "steps across the borders of JPEG's blocks over those inside", low=0),
-]
-
-METRICS_IMAGE_QUALITY = pa.schema([_id("image_id", "row of `images`"), _FINGERPRINT, *IMAGE_QUALITY_METRICS])
-
 SELECTIONS = pa.schema(
     [
         field("selection", pa.string(), "fingerprint of the policy and of the metric rows it was applied to"),
-        _id("image_id", "row of `images`"),
-        _id("sample_id", "row of `samples`"),
+        id_field("image_id", "row of `images`"),
+        id_field("sample_id", "row of `samples`"),
         field("keep", pa.bool_(), "whether the policy keeps it"),
         field("rejected_by", pa.string(), "first rule that rejects it; NULL when kept", null=True),
     ]
@@ -345,12 +196,12 @@ SELECTIONS = pa.schema(
 
 PREFERENCES = pa.schema(
     [
-        _id("preference_id", "hash of both image ids and scores"),
+        id_field("preference_id", "hash of both image ids and scores"),
         field("selection", pa.string(), "fingerprint of the policy and of the images it was applied to"),
-        _id("pose_id", "row of `poses`"),
-        _id("caption_id", "row of `captions`"),
-        _id("winner_image_id", "row of `images`: the preferred one"),
-        _id("loser_image_id", "row of `images`: the same sample from another seed"),
+        id_field("pose_id", "row of `poses`"),
+        id_field("caption_id", "row of `captions`"),
+        id_field("winner_image_id", "row of `images`: the preferred one"),
+        id_field("loser_image_id", "row of `images`: the same sample from another seed"),
         field("winner_score", pa.float32(), "what the policy scores by"),
         field("loser_score", pa.float32(), "0 where it could not be measured"),
         field("gap", pa.float32(), "difference of the scores", low=0),
@@ -359,10 +210,10 @@ PREFERENCES = pa.schema(
 
 DATASET = pa.schema(
     [
-        _id("image_id", "row of `images`"),
-        _id("sample_id", "row of `samples`"),
-        _id("pose_id", "row of `poses`"),
-        _id("caption_id", "row of `captions`"),
+        id_field("image_id", "row of `images`"),
+        id_field("sample_id", "row of `samples`"),
+        id_field("pose_id", "row of `poses`"),
+        id_field("caption_id", "row of `captions`"),
         field("image_path", pa.string(), "relative to the lake"),
         field("image_sha256", pa.string(), "SHA-256 of the file's bytes"),
         field("source", pa.string(), "pose source"),
@@ -376,7 +227,7 @@ DATASET = pa.schema(
         field("generator_fingerprint", pa.string(), "what made the image"),
         field("label_fingerprint", pa.string(), "what made the labels"),
         field("metric_fingerprint", pa.string(), "what measured the image"),
-        *KEYPOINT_METRICS,
+        *METRICS["keypoints"],
         *LABEL_COLUMNS,
     ]
 )
@@ -409,14 +260,16 @@ RELEASE_EVENTS = pa.schema(
 
 SOURCES = pa.schema(
     [
-        _id("file_id", "hash of source, path, size and time of change"),
-        _FINGERPRINT,
+        id_field("file_id", "hash of source, path, size and time of change"),
+        FINGERPRINT,
         field("source", pa.string(), "name of the source in the pipeline file"),
         field("path", pa.string(), "path below the source's folder"),
         field("bytes", pa.int64(), "size of the file", unit="B", low=0),
         field("modified", pa.string(), "time of change, or the object store's entity tag"),
         field("sha256", pa.string(), "SHA-256 of the file's bytes"),
-        _id("content_id", "hash of source, path and sha256: the same when only the time of change differs"),
+        id_field(
+            "content_id", "hash of source, path and sha256: the same when only the time of change differs"
+        ),
         field("licence", pa.string(), "what the pipeline file says of the source's licence"),
         field("kind", pa.string(), "how it was read"),
         field("rows", pa.int64(), "rows that went in", low=0),
@@ -427,8 +280,8 @@ SOURCES = pa.schema(
 
 REJECTED = pa.schema(
     [
-        _id("file_id", "row of `sources`"),
-        _FINGERPRINT,
+        id_field("file_id", "row of `sources`"),
+        FINGERPRINT,
         field("source", pa.string(), "name of the source in the pipeline file"),
         field("path", pa.string(), "path below the source's folder"),
         field("row", pa.int64(), "frame or line; NULL: the whole file", null=True, low=0),
@@ -440,8 +293,8 @@ REJECTED = pa.schema(
 FAILURES = pa.schema(
     [
         field("stage", pa.string(), "stage that failed"),
-        _id("row_id", "key of the input row"),
-        _FINGERPRINT,
+        id_field("row_id", "key of the input row"),
+        FINGERPRINT,
         field("status", pa.string(), "what became of the row", one_of=("failed",)),
         field("attempt", pa.int32(), "first try is 1", low=1),
         field("error_code", pa.string(), "stable code"),
@@ -452,7 +305,7 @@ FAILURES = pa.schema(
 
 FINGERPRINTS = pa.schema(
     [
-        _FINGERPRINT,
+        FINGERPRINT,
         field("udf", pa.string(), "name of the UDF"),
         field("ingredients", pa.string(), "name, version, parameters, model digests, upstream, as JSON"),
         field("software", pa.string(), "package versions of the run that first used it, as JSON"),
@@ -479,8 +332,8 @@ TABLES: Mapping[str, TableSpec] = {
     "rejected": TableSpec(REJECTED, ("file_id", "fingerprint", "row")),
     # A pose, caption or sample that two settings or files yield is one id and two rows, one for each: so a
     # run sees just what its own settings and files yield, and what is computed for the id serves both.
-    "poses": TableSpec(POSES.append(_FINGERPRINT).append(_CONTENT), ("pose_id", *_READ), "digest"),
-    "captions": TableSpec(CAPTIONS.append(_FINGERPRINT).append(_CONTENT), ("caption_id", *_READ), "digest"),
+    "poses": TableSpec(POSES.append(FINGERPRINT).append(_CONTENT), ("pose_id", *_READ), "digest"),
+    "captions": TableSpec(CAPTIONS.append(FINGERPRINT).append(_CONTENT), ("caption_id", *_READ), "digest"),
     "samples": TableSpec(SAMPLES, ("sample_id", "fingerprint"), "digest"),
     "picks": TableSpec(PICKS, ("pose_id", "fingerprint")),
     "scores_predicted_oks": TableSpec(SCORES_PREDICTED_OKS, ("pose_id", "fingerprint")),
@@ -488,12 +341,7 @@ TABLES: Mapping[str, TableSpec] = {
     "scores_plausibility": TableSpec(SCORES_PLAUSIBILITY, ("pose_id", "fingerprint")),
     "labels": TableSpec(LABELS, ("sample_id", "fingerprint")),
     "images": TableSpec(IMAGES, ("image_id",), "sample_id"),
-    "metrics_keypoints": TableSpec(METRICS_KEYPOINTS, ("image_id", "fingerprint")),
-    "metrics_colors": TableSpec(METRICS_COLORS, ("image_id", "fingerprint")),
-    "metrics_caption_match": TableSpec(METRICS_CAPTION_MATCH, ("image_id", "fingerprint")),
-    "metrics_head_pose": TableSpec(METRICS_HEAD_POSE, ("image_id", "fingerprint")),
-    "metrics_silhouette": TableSpec(METRICS_SILHOUETTE, ("image_id", "fingerprint")),
-    "metrics_image_quality": TableSpec(METRICS_IMAGE_QUALITY, ("image_id", "fingerprint")),
+    **{f"metrics_{name}": TableSpec(metric_table(name), ("image_id", "fingerprint")) for name in METRICS},
     "selections": TableSpec(SELECTIONS, ("selection", "image_id")),
     "preferences": TableSpec(PREFERENCES, ("selection", "preference_id")),
     "dataset": TableSpec(DATASET, ("image_id",)),

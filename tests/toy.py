@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from etl.stage import Stage
 from schemas.errors import RowError, StageError
-from schemas.tables import METRICS_KEYPOINTS
+from schemas.metrics import metric_table
 from udfs.udf import Apply, Udf, Worker
 
 
@@ -23,7 +23,7 @@ class Toy(Udf):
     name: ClassVar[str] = "toy"
     version: ClassVar[int] = 1
     inputs: ClassVar[tuple[str, ...]] = ("image_id",)
-    outputs: ClassVar[pa.Schema] = METRICS_KEYPOINTS
+    outputs: ClassVar[pa.Schema] = metric_table("keypoints")
     batch_rows: ClassVar[int] = 16
 
     scale: float = 0.5

@@ -5,18 +5,14 @@
 Pictures are moved, mirrored and damaged a little; the same seed, body and software give the same weights.
 """
 
-import argparse
-import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.logging import RichHandler
 from torch import Tensor
 
-from schemas.tables import MATCHED
+from schemas.metrics import MATCHED
 from udfs.attribute_network import SIDE, AttributeNetwork
 from udfs.body import Body
 from udfs.grammar import WORDS
@@ -24,7 +20,7 @@ from udfs.keypoint_training import training_poses
 from udfs.nano_renders import Pairs, make_pairs
 from udfs.nano_steps import parts, shrunk
 from udfs.shaded import Model
-from udfs.small_training import fit, log
+from udfs.small_training import Command, fit, log
 
 _RENDER = 128
 """Pixels a side of the renders, as the nano model learns from."""
@@ -78,16 +74,7 @@ def train(pairs: Pairs, steps: int, batch: int, rate: float, seed: int) -> Attri
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--work", type=Path, required=True, help="folder for renders")
-    parser.add_argument("--renders", type=int, default=16_384)
-    parser.add_argument("--steps", type=int, default=3_000)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=7)
-    given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+    given = Command.read(__doc__ or "", renders=16_384, steps=3_000, batch=64, rate=3e-3, seed=7)
     model = Model.load(Body.load(None))
     pairs, check = (
         make_pairs(model, training_poses, count, seed, _RENDER, given.work / name)
@@ -97,8 +84,7 @@ def main() -> None:
         )
     )
     network = train(pairs, given.steps, given.batch, given.rate, given.seed)
-    facts = {name: getattr(given, name) for name in ("renders", "steps", "batch", "rate", "seed")}
-    network.save(given.out, {**facts, "body": model.body.digest})
+    network.save(given.out, given.facts(model))
     found = network.read(list(check.pictures))
     for attribute in MATCHED:
         pairs_of = [(f[attribute], c.get(attribute)) for f, c in zip(found, check.captions, strict=True)]

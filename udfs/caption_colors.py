@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.errors import ModelError, RowError
+from schemas.metrics import metric_outputs
 from schemas.smplx_params import SMPLX_PARAMS
-from schemas.tables import COLOR_METRICS, METRICS_COLORS
 from udfs.body import Body, body_files
 from udfs.color_regions import ATTRIBUTES, FEWEST, TOP, Tailor, color_regions
-from udfs.columns import matrix
+from udfs.columns import matrix, metric_rows
 from udfs.light_color import linear
 from udfs.picture import read_pictures
 from udfs.udf import Apply, Udf, Worker, file_digest
@@ -157,7 +157,7 @@ class CaptionColors(Udf):
         "image_width",
         *ATTRIBUTES,
     )
-    outputs: ClassVar[pa.Schema] = pa.schema([METRICS_COLORS.field("image_id"), *COLOR_METRICS])
+    outputs: ClassVar[pa.Schema] = metric_outputs("colors")
     batch_rows: ClassVar[int] = 32
     accelerated: ClassVar[bool] = True
 
@@ -189,8 +189,7 @@ class CaptionColors(Udf):
                     at, _measure(group, tailors[gender], height, width, palettes, worker), strict=True
                 ):
                     out[row] = measured
-            columns = {f.name: pa.array([r[f.name] for r in out], f.type) for f in COLOR_METRICS}
-            return pa.table({"image_id": rows["image_id"], **columns}, schema=self.outputs)
+            return metric_rows(rows["image_id"], out, self.outputs)
 
         return apply
 

@@ -10,10 +10,11 @@ import pyarrow as pa
 from PIL import Image
 
 from schemas.errors import ModelError
-from schemas.tables import CAPTION_MATCH_METRICS, MATCHED, METRICS_CAPTION_MATCH
+from schemas.metrics import MATCHED, metric_outputs
+from udfs.columns import metric_rows
 from udfs.grammar import SCENES, WORDS
 from udfs.model_metric import Checkpoint, ModelMetric
-from udfs.picture import read_pictures
+from udfs.picture import IMAGE, read_pictures
 from udfs.udf import Apply, Worker
 
 Reading: TypeAlias = tuple[dict[str, str], float | None]
@@ -45,16 +46,11 @@ class CaptionMatch(ModelMetric):
     name: ClassVar[str] = "caption_match"
     version: ClassVar[int] = 1
     inputs: ClassVar[tuple[str, ...]] = (
-        "image_id",
-        "image_path",
-        "image_height",
-        "image_width",
+        *IMAGE,
         "text",
         *MATCHED,
     )
-    outputs: ClassVar[pa.Schema] = pa.schema(
-        [METRICS_CAPTION_MATCH.field("image_id"), *CAPTION_MATCH_METRICS]
-    )
+    outputs: ClassVar[pa.Schema] = metric_outputs("caption_match")
     weights: ClassVar[tuple[Path, ...]] = (Path(__file__).parent / "weights" / "attributes.safetensors",)
 
     def setup(self, worker: Worker) -> Apply:
@@ -74,10 +70,7 @@ class CaptionMatch(ModelMetric):
             readings = read(read_pictures(worker.files, rows), rows["text"].to_pylist())
             said = rows.select(MATCHED).to_pylist()
             found = [judge(s, *reading) for s, reading in zip(said, readings, strict=True)]
-            columns = {
-                f.name: pa.array([row[f.name] for row in found], f.type) for f in CAPTION_MATCH_METRICS
-            }
-            return pa.table({"image_id": rows["image_id"], **columns}, schema=self.outputs)
+            return metric_rows(rows["image_id"], found, self.outputs)
 
         return apply
 

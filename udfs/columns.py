@@ -1,7 +1,7 @@
 """List columns of Arrow tables as (N, k) arrays, and back."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -53,3 +53,9 @@ def check_finite(pose_ids: np.ndarray, parameters: Mapping[str, np.ndarray]) -> 
 def _even(column: pa.Array, width: int) -> bool:
     lengths = column.value_lengths().to_numpy(zero_copy_only=False)
     return bool((lengths == width).all())
+
+
+def metric_rows(ids: pa.ChunkedArray, found: Sequence[Mapping[str, object]], outputs: pa.Schema) -> pa.Table:
+    """What a metric measured, a dict an image, as its table."""
+    values = [pa.array([row[f.name] for row in found], f.type) for f in list(outputs)[1:]]
+    return pa.table([ids, *values], schema=outputs)

@@ -11,13 +11,14 @@ from PIL import Image
 
 from schemas.coco import N_KEYPOINTS
 from schemas.errors import ModelError
-from schemas.tables import HEAD_POSE_METRICS, METRICS_HEAD_POSE
-from udfs.columns import matrix
+from schemas.metrics import metric_outputs
+from udfs.columns import matrix, metric_rows
 from udfs.head_angles import angle_error, angles, from_six, head_rotations, rotation_error, view_of
 from udfs.head_crop import FACE, head_picture, head_squares
+from udfs.keypoints import WEIGHTS as KEYPOINTS
 from udfs.model_metric import Checkpoint, ModelMetric
 from udfs.oks import CONFIDENT, match
-from udfs.picture import read_pictures
+from udfs.picture import IMAGE, read_pictures
 from udfs.udf import Apply, Worker
 
 _WEIGHTS = Path(__file__).parent / "weights"
@@ -41,16 +42,16 @@ class HeadPose(ModelMetric):
     the first two columns of the head's rotation against its line of sight: camera axes x right, y down, z
     forward; head axes x to its left, y up, z forward.
 
+    Fields:
+        finder: another keypoint network's file, as in `udfs.keypoints`.
+
     Raises RowError, naming the file, for an image that cannot be read or has not the labels' size.
     """
 
     name: ClassVar[str] = "head_pose"
     version: ClassVar[int] = 1
     inputs: ClassVar[tuple[str, ...]] = (
-        "image_id",
-        "image_path",
-        "image_height",
-        "image_width",
+        *IMAGE,
         "global_orient",
         "body_pose",
         "focal",
@@ -58,9 +59,14 @@ class HeadPose(ModelMetric):
         "keypoints_2d",
         "keypoints_visible",
     )
-    outputs: ClassVar[pa.Schema] = pa.schema([METRICS_HEAD_POSE.field("image_id"), *HEAD_POSE_METRICS])
+    outputs: ClassVar[pa.Schema] = metric_outputs("head_pose")
     weights: ClassVar[tuple[Path, ...]] = (_WEIGHTS / "head_pose.safetensors",)
-    helpers: ClassVar[Mapping[str, Path]] = {"keypoints": _WEIGHTS / "keypoints.safetensors"}
+
+    finder: Path | None = None
+
+    @property
+    def helpers(self) -> Mapping[str, Path]:
+        return {"keypoints": self.finder or KEYPOINTS}
 
     def setup(self, worker: Worker) -> Apply:
         from udfs.head_network import HeadNetwork
@@ -83,7 +89,7 @@ class HeadPose(ModelMetric):
             heads, middles, at = [], [], []
             for k, people in enumerate(found):
                 seen = _heads(people.keypoints, pictures[k].shape[:2])
-                out.append(dict.fromkeys(f.name for f in HEAD_POSE_METRICS) | {"heads": int(seen.sum())})
+                out.append(dict.fromkeys(self.outputs.names) | {"heads": int(seen.sum())})
                 person = match(people.keypoints, labelled[k], visible[k])
                 if person is None or not seen[person] or not (visible[k, list(FACE)] > 0).any():
                     continue
@@ -95,8 +101,7 @@ class HeadPose(ModelMetric):
                 rotations = read(np.stack(heads))
                 for k, row in zip(at, _compare(rows.take(pa.array(at)), rotations, middles), strict=True):
                     out[k] |= row
-            columns = {f.name: pa.array([row[f.name] for row in out], f.type) for f in HEAD_POSE_METRICS}
-            return pa.table({"image_id": rows["image_id"], **columns}, schema=self.outputs)
+            return metric_rows(rows["image_id"], out, self.outputs)
 
         return apply
 

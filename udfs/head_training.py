@@ -6,8 +6,6 @@ The camera looks at the heads of whole bodies in all poses that the keypoint net
 are made coarse, soft, noisy and of other colours; the same seed, body and software give the same weights.
 """
 
-import argparse
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from rich.logging import RichHandler
 from torch import Tensor
 
 from udfs.body import Body
@@ -26,7 +23,7 @@ from udfs.head_network import HeadNetwork, six_loss
 from udfs.keypoint_renders import draw_people, stored_array
 from udfs.keypoint_training import training_poses
 from udfs.shaded import Model
-from udfs.small_training import fit, log
+from udfs.small_training import Command, fit, log
 from udfs.threads import each
 
 _CHUNK = 256
@@ -138,16 +135,7 @@ def train(heads: Heads, steps: int, batch: int, rate: float, seed: int) -> HeadN
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--work", type=Path, required=True, help="folder for renders")
-    parser.add_argument("--renders", type=int, default=10_000)
-    parser.add_argument("--steps", type=int, default=3_000)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=4)
-    given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+    given = Command.read(__doc__ or "", renders=10_000, steps=3_000, batch=64, rate=2e-3, seed=4)
     model = Model.load(Body.load(None))
     heads, check = (
         make_heads(
@@ -156,8 +144,7 @@ def main() -> None:
         for count, seed in ((given.renders, given.seed), (512, given.seed + 1_000_000))
     )
     network = train(heads, given.steps, given.batch, given.rate, given.seed)
-    facts = {name: getattr(given, name) for name in ("renders", "steps", "batch", "rate", "seed")}
-    network.save(given.out, {**facts, "body": model.body.digest})
+    network.save(given.out, given.facts(model))
     pictures, truth = heads_batch(check, 512, np.random.default_rng(0))
     off = rotation_error(network.rotations(pictures), truth)
     log.info(

@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 from scipy.ndimage import sobel, uniform_filter1d
 
-from schemas.tables import IMAGE_QUALITY_METRICS, METRICS_IMAGE_QUALITY
-from udfs.picture import read_pictures
+from schemas.metrics import metric_outputs
+from udfs.columns import metric_rows
+from udfs.picture import IMAGE, read_pictures
 from udfs.threads import each
 from udfs.udf import Apply, Udf, Worker
 
@@ -102,10 +103,8 @@ class ImageQuality(Udf):
 
     name: ClassVar[str] = "image_quality"
     version: ClassVar[int] = 1
-    inputs: ClassVar[tuple[str, ...]] = ("image_id", "image_path", "image_height", "image_width")
-    outputs: ClassVar[pa.Schema] = pa.schema(
-        [METRICS_IMAGE_QUALITY.field("image_id"), *IMAGE_QUALITY_METRICS]
-    )
+    inputs: ClassVar[tuple[str, ...]] = IMAGE
+    outputs: ClassVar[pa.Schema] = metric_outputs("image_quality")
     batch_rows: ClassVar[int] = 32
 
     def setup(self, worker: Worker) -> Apply:
@@ -117,7 +116,6 @@ class ImageQuality(Udf):
                 found[k] = image_quality(pictures[k])
 
             each(measure, len(pictures))
-            columns = {f.name: [row[f.name] for row in found] for f in IMAGE_QUALITY_METRICS}
-            return pa.table({"image_id": rows["image_id"], **columns}, schema=self.outputs)
+            return metric_rows(rows["image_id"], found, self.outputs)
 
         return apply

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.coco import N_KEYPOINTS
-from schemas.tables import KEYPOINT_METRICS, METRICS_KEYPOINTS
-from udfs.columns import matrix
+from schemas.metrics import metric_outputs
+from udfs.columns import matrix, metric_rows
 from udfs.oks import match, oks
 from udfs.picture import read_pictures
 from udfs.udf import Apply, Udf, Worker, file_digest
@@ -45,7 +45,7 @@ class KeypointMetric(Udf):
         "image_height",
         "image_width",
     )
-    outputs: ClassVar[pa.Schema] = pa.schema([METRICS_KEYPOINTS.field("image_id"), *KEYPOINT_METRICS])
+    outputs: ClassVar[pa.Schema] = metric_outputs("keypoints")
     batch_rows: ClassVar[int] = 32
     accelerated: ClassVar[bool] = True
 
@@ -71,8 +71,7 @@ class KeypointMetric(Udf):
                 _measure(people.scores, people.keypoints, people.boxes, truth[i], visible[i])
                 for i, people in enumerate(found)
             ]
-            columns = {name: [row[name] for row in measured] for name in self.outputs.names[1:]}
-            return pa.table({"image_id": rows["image_id"], **columns}, schema=self.outputs)
+            return metric_rows(rows["image_id"], measured, self.outputs)
 
         return apply
 

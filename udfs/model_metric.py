@@ -94,8 +94,6 @@ class ModelMetric(Udf):
     accelerated: ClassVar[bool] = True
     weights: ClassVar[tuple[Path, ...]]
     """Files of the default model."""
-    helpers: ClassVar[Mapping[str, Path]] = {}
-    """Networks that it looks with whichever the model is, by role."""
 
     settings: ModelSettings = field(default_factory=ModelSettings)
     # The fingerprint holds it already.
@@ -105,6 +103,11 @@ class ModelMetric(Udf):
     def checkpoint(self) -> Checkpoint | None:
         """The checkpoint that is asked for; None: the default model."""
         return None if self.settings.model == DEFAULT else Checkpoint.find(self.settings)
+
+    @property
+    def helpers(self) -> Mapping[str, Path]:
+        """Files of networks that it looks with whichever the model is, by role."""
+        return {}
 
     def pinned(self) -> Self:
         """The same with a hub's model at the commit that is here now, so that all workers take that one."""

@@ -4,7 +4,6 @@ Its training is `udfs/person_mask_training.py`.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,16 +13,14 @@ from torch import Tensor, nn
 
 from udfs.keypoint_network import Features, KeypointNetwork, letterbox
 from udfs.keypoints import WEIGHTS as TRUNK
-from udfs.small_network import load_weights, save_weights
-
-WEIGHTS = Path(__file__).parent / "weights" / "person_mask.safetensors"
-"""The network that comes with the package; `metrics.md` beside it says how good it is."""
-
-FORMAT = "posedreamer-person-mask-1"
+from udfs.small_network import WEIGHTS, SmallNetwork
 
 
-class MaskHead(nn.Module):
+class MaskHead(SmallNetwork):
     """20 thousand parameters; what is told apart at stride 8 is drawn along the edges seen at stride 2."""
+
+    weights = WEIGHTS / "person_mask.safetensors"
+    form = "posedreamer-person-mask-1"
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,20 +49,16 @@ class PersonMask:
         self.trunk, self.head = trunk, head
 
     @classmethod
-    def load(cls, device: str = "cpu", weights: Path = WEIGHTS, trunk: Path = TRUNK) -> "PersonMask":
+    def load(cls, device: str = "cpu") -> "PersonMask":
         """The trained network, ready to look. Raises ModelError for any other file."""
-        head = load_weights(MaskHead(), weights, FORMAT)
-        return cls(KeypointNetwork.load(trunk, device), head.to(device))
-
-    def save(self, path: Path, facts: dict[str, object]) -> None:
-        save_weights(self.head, path, FORMAT, facts)
+        return cls(KeypointNetwork.load(TRUNK, device), MaskHead.load(device))
 
     @torch.inference_mode()
     def shares(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
         """(H, W) float32 of each picture (H, W, 3) uint8 RGB: how likely a pixel shows a person."""
         fitted = [letterbox(picture) for picture in pictures]
         batch = torch.from_numpy(np.stack([canvas for canvas, _, _ in fitted]))
-        batch = batch.to(next(self.head.parameters()).device).permute(0, 3, 1, 2).float()
+        batch = batch.to(self.head.device).permute(0, 3, 1, 2).float()
         likely = _doubled(self.head(self.trunk.features(batch))).sigmoid()[:, 0].cpu().numpy()
         out = []
         for canvas, picture, (_, scale, (x, y)) in zip(likely, pictures, fitted, strict=True):

@@ -6,14 +6,9 @@ The keypoint network stays as it is. Pictures are those that it was trained on: 
 company, things in the way and damage. The same seed, body and software give the same weights.
 """
 
-import argparse
-import logging
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.logging import RichHandler
 from torch import Tensor
 
 from udfs.body import Body
@@ -24,7 +19,7 @@ from udfs.keypoint_training import training_poses
 from udfs.keypoints import WEIGHTS as TRUNK
 from udfs.person_mask import MaskHead, PersonMask
 from udfs.shaded import Model
-from udfs.small_training import fit, log
+from udfs.small_training import Command, fit, log
 
 _HARD = 0.6
 """Share of hard pictures; the others are what the renderer paints."""
@@ -64,16 +59,7 @@ def train(renders: Renders, steps: int, batch: int, rate: float, seed: int) -> P
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--work", type=Path, required=True, help="folder for renders")
-    parser.add_argument("--renders", type=int, default=3_000)
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--rate", type=float, default=4e-3)
-    parser.add_argument("--seed", type=int, default=3)
-    given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+    given = Command.read(__doc__ or "", renders=3_000, steps=800, batch=24, rate=4e-3, seed=3)
     model = Model.load(Body.load(None))
     renders, check = (
         make_renders(
@@ -83,8 +69,7 @@ def main() -> None:
         for count, seed in ((given.renders, given.seed), (256, given.seed + 1_000_000))
     )  # fmt: skip
     network = train(renders, given.steps, given.batch, given.rate, given.seed)
-    facts = {name: getattr(given, name) for name in ("renders", "steps", "batch", "rate", "seed")}
-    network.save(given.out, {**facts, "body": model.body.digest})
+    network.head.save(given.out, given.facts(model))
     found = network.shares(list(check.pictures[..., :3]))
     values = [iou(f > 0.5, p[..., 3] > 127) for f, p in zip(found, check.pictures, strict=True)]
     log.info("intersection over union with the renders' own masks: mean %.3f, 10th percentile %.3f",

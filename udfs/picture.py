@@ -74,6 +74,10 @@ def read_picture(files: Files, path: str, size: tuple[int, int]) -> np.ndarray:
     return picture
 
 
+IMAGE = ("image_id", "image_path", "image_height", "image_width")
+"""What a metric reads of an image's row, to look at it."""
+
+
 def read_pictures(files: Files, rows: pa.Table) -> list[np.ndarray]:
     """`read_picture` of every row, by its `image_path`, `image_height` and `image_width`."""
     columns = (rows[name].to_pylist() for name in ("image_path", "image_height", "image_width"))

@@ -10,9 +10,10 @@ import pyarrow as pa
 from PIL import Image
 
 from schemas.errors import ModelError
-from schemas.tables import METRICS_SILHOUETTE, SILHOUETTE_METRICS
+from schemas.metrics import metric_outputs
+from udfs.columns import metric_rows
 from udfs.model_metric import Checkpoint, ModelMetric
-from udfs.picture import read_picture, read_pictures
+from udfs.picture import IMAGE, read_picture, read_pictures
 from udfs.udf import Apply, Worker
 
 _WEIGHTS = Path(__file__).parent / "weights"
@@ -38,13 +39,10 @@ class Silhouette(ModelMetric):
     name: ClassVar[str] = "silhouette"
     version: ClassVar[int] = 1
     inputs: ClassVar[tuple[str, ...]] = (
-        "image_id",
-        "image_path",
-        "image_height",
-        "image_width",
+        *IMAGE,
         "control_path",
     )
-    outputs: ClassVar[pa.Schema] = pa.schema([METRICS_SILHOUETTE.field("image_id"), *SILHOUETTE_METRICS])
+    outputs: ClassVar[pa.Schema] = metric_outputs("silhouette")
     weights: ClassVar[tuple[Path, ...]] = (
         _WEIGHTS / "keypoints.safetensors",
         _WEIGHTS / "person_mask.safetensors",
@@ -70,8 +68,7 @@ class Silhouette(ModelMetric):
                 for path, picture in zip(rows["control_path"].to_pylist(), pictures, strict=True)
             ]
             found = [overlap(p, b) for p, b in zip(find(pictures), bodies, strict=True)]
-            columns = {f.name: [row[f.name] for row in found] for f in SILHOUETTE_METRICS}
-            return pa.table({"image_id": rows["image_id"], **columns}, schema=self.outputs)
+            return metric_rows(rows["image_id"], found, self.outputs)
 
         return apply
 

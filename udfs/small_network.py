@@ -1,14 +1,54 @@
 """Weights of the small networks that come with the package: half precision, and how they were trained."""
 
 import json
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, Self, TypeVar
 
+import torch
 from torch import nn
 
 from schemas.errors import ModelError
 
+WEIGHTS = Path(__file__).parent / "weights"
+
 Network = TypeVar("Network", bound=nn.Module)
+
+
+class SmallNetwork(nn.Module):
+    """A network that comes with the package.
+
+    Class attributes:
+        weights: its file; `metrics.md` beside it says how good it is.
+        form: what the file's header must say.
+    """
+
+    weights: ClassVar[Path]
+    form: ClassVar[str]
+
+    @classmethod
+    def load(cls, device: str = "cpu", weights: Path | None = None) -> Self:
+        """The trained network, ready to look. Raises ModelError for any other file."""
+        return load_weights(cls(), weights or cls.weights, cls.form).to(device)
+
+    def save(self, path: Path, facts: dict[str, object]) -> None:
+        save_weights(self, path, self.form, facts)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+def halving(widths: Sequence[int]) -> nn.Sequential:
+    """Pairs of convolutions, each of which halves a picture (B, 3, S, S) that is scaled about zero."""
+    layers: list[nn.Module] = []
+    for before, width in pairwise((3, *widths)):
+        layers += [
+            nn.Conv2d(before, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+        ]  # fmt: skip
+    return nn.Sequential(*layers)
 
 
 def load_weights(network: Network, path: Path, form: str) -> Network:

@@ -1,14 +1,20 @@
 """Trains the small networks that come with the package, minutes each: the loop that they share."""
 
+import argparse
 import logging
 import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
+from rich.logging import RichHandler
 from torch import Tensor, nn
+
+from udfs.shaded import Model
 
 log = logging.getLogger("small_training")
 
@@ -16,6 +22,41 @@ _EMA = 0.99
 _LOG_EVERY = 50
 
 Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a training was asked for on the command line.
+
+    Attributes:
+        out: safetensors file to write.
+        work: folder for renders.
+        renders, steps, batch, rate, seed: of the training.
+    """
+
+    out: Path
+    work: Path
+    renders: int
+    steps: int
+    batch: int
+    rate: float
+    seed: int
+
+    @classmethod
+    def read(cls, doc: str, **defaults: float) -> "Command":
+        """The command line's; `defaults` are those of renders, steps, batch, rate and seed."""
+        parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+        parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
+        parser.add_argument("--work", type=Path, required=True, help="folder for renders")
+        for name, value in defaults.items():
+            parser.add_argument(f"--{name}", type=type(value), default=value)
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+        return cls(**vars(parser.parse_args()))
+
+    def facts(self, model: Model) -> dict[str, object]:
+        """What goes into the header of the weights."""
+        named = {name: getattr(self, name) for name in ("renders", "steps", "batch", "rate", "seed")}
+        return {**named, "body": model.body.digest}
 
 
 def fit(

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.caption_attributes import CAPTION_ATTRIBUTES
+from schemas.metrics import MATCHED
 from schemas.plan import Plan
 from schemas.smplx_params import SMPLX_PARAMS
-from schemas.tables import MATCHED
 from tests.labelled import labelled_images
 from tests.tiny_pipelines import Folder, painter, with_columns
 from udfs.caption_colors import CaptionColors

@@ -1,6 +1,8 @@
 """Metrics that a finished run is given afterwards: what they cost and touch, and what rules make of them."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -15,6 +17,7 @@ from etl.settings import load_pipeline
 from etl.stages import Stages
 from schemas.policy import Policy
 from udfs.image_quality import ImageQuality
+from udfs.keypoints import WEIGHTS as KEYPOINTS
 
 PIPELINE = """\
 lake: lake
@@ -91,6 +94,37 @@ def test_a_raised_version_measures_that_metric_again_and_keeps_what_was(copied, 
     assert {n for n in after if after[n] != before[n]} == {"fingerprints", "metrics_image_quality"}
     assert lake.table("metrics_image_quality").count() == 2 * count
     assert _files(copied.parent) == files
+
+
+def test_knowing_what_to_measure_takes_no_torch(measured):
+    """`plan` and `filter` ask for fingerprints; models are digested and not loaded."""
+    code = (
+        "import sys; from etl.lake import Lake; from etl.settings import load_pipeline\n"
+        "from etl.stages import Stages; from pathlib import Path; file = Path(sys.argv[1])\n"
+        "stages = Stages.latest(Lake(file.parent / 'lake'), load_pipeline(file))\n"
+        "print(len({m.fingerprint.value for m in stages.metrics}), 'torch' in sys.modules)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(measured[0])],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert found.stdout.split() == [str(1 + len(NEW)), "False"]
+
+
+def test_heads_are_found_by_the_keypoint_network_of_the_pipeline(measured, tmp_path):
+    def metrics(more: str):
+        file = tmp_path / "pipeline.yaml"
+        file.write_text(PIPELINE + f"metrics: {{head_pose: true{more}}}\n")
+        found = Stages(Lake(measured[0].parent / "lake"), load_pipeline(file)).metrics
+        return {m.name: m.udf.models() for m in found}
+
+    weights = tmp_path / "other.safetensors"
+    weights.write_bytes(KEYPOINTS.read_bytes() + b" ")
+    default, other = metrics(""), metrics(f", keypoints: {{weights: {weights}}}")
+    assert default["head_pose"]["keypoints"] == default["keypoints"]["keypoints"]
+    assert other["head_pose"]["keypoints"] == other["keypoints"]["keypoints"]
+    assert default["head_pose"]["keypoints"] != other["head_pose"]["keypoints"]
+    assert default["head_pose"]["model"] == other["head_pose"]["model"]
 
 
 def test_renders_measure_as_what_they_are(measured):

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from schemas.errors import ModelError, RowError
+from schemas.metrics import metric_outputs
 from schemas.smplx_params import SMPLX_PARAMS
 from schemas.source import GrammarSource
-from schemas.tables import METRICS_COLORS
 from udfs import grammar
 from udfs.body import Body
 from udfs.camera import boxes, camera_params, crop, project
@@ -108,7 +108,7 @@ def test_oklab_is_that_of_its_author():
 
 
 def test_colours_of_renders_are_read_as_their_captions_say(measured):
-    assert measured.schema.equals(pa.schema([f for f in METRICS_COLORS if f.name != "fingerprint"]))
+    assert measured.schema.equals(metric_outputs("colors"))
     for name, least in (("top_color", 0.85), ("bottom_color", 0.95), ("shoes_color", 0.9)):
         verdicts = [v for v in measured[f"{name}_right"].to_pylist() if v is not None]
         assert len(verdicts) >= N // 2

@@ -6,8 +6,8 @@ from PIL import Image
 from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from schemas.errors import ModelError, RowError
+from schemas.metrics import MATCHED, metric_outputs
 from schemas.pipeline import ModelSettings
-from schemas.tables import MATCHED, METRICS_CAPTION_MATCH
 from tests.labelled import labelled_images
 from tests.tiny_pipelines import Folder, with_columns
 from udfs.caption_match import CaptionMatch, judge
@@ -70,7 +70,7 @@ def test_what_the_caption_does_not_say_is_not_judged():
 
 
 def test_renders_show_what_their_captions_say(measured):
-    assert measured.schema.equals(pa.schema([f for f in METRICS_CAPTION_MATCH if f.name != "fingerprint"]))
+    assert measured.schema.equals(metric_outputs("caption_match"))
     assert measured["caption_similarity"].null_count == N
     for name, least in (("scene", 0.5), ("lighting", 0.25)):
         verdicts = [v for v in measured[f"{name}_right"].to_pylist() if v is not None]

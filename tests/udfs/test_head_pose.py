@@ -1,13 +1,12 @@
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from schemas.errors import ModelError, RowError
+from schemas.metrics import metric_outputs
 from schemas.pipeline import ModelSettings
-from schemas.tables import METRICS_HEAD_POSE
 from tests.labelled import labelled_images
 from tests.tiny_pipelines import Folder, with_columns
 from udfs.columns import matrix
@@ -51,7 +50,7 @@ def saved(folder, outputs=6):
 
 
 def test_heads_of_renders_are_seen_as_they_are_turned(measured):
-    assert measured.schema.equals(pa.schema([f for f in METRICS_HEAD_POSE if f.name != "fingerprint"]))
+    assert measured.schema.equals(metric_outputs("head_pose"))
     known = measured["head_rotation_error"].drop_null().to_numpy()
     assert len(known) >= 0.9 * N
     assert np.median(known) < 25

@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 from skimage.measure import blur_effect
 
 from schemas.errors import RowError
-from schemas.tables import METRICS_IMAGE_QUALITY
+from schemas.metrics import metric_outputs
 from tests.tiny_pipelines import Folder
 from udfs.image_quality import ImageQuality, blockiness, colorfulness, image_quality, luma, sharpness
 from udfs.picture import encode
@@ -123,7 +123,7 @@ def test_rows_in_any_batch_have_what_each_has_alone(textured):
     )
     apply = ImageQuality().setup(Worker("cpu", files))
     found = apply(rows)
-    assert found.schema.equals(pa.schema([f for f in METRICS_IMAGE_QUALITY if f.name != "fingerprint"]))
+    assert found.schema.equals(metric_outputs("image_quality"))
     for k, picture in enumerate(pictures):
         alone = image_quality(picture)
         assert found.slice(k, 1).to_pylist() == apply(rows.slice(k, 1)).to_pylist()

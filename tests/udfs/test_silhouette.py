@@ -9,8 +9,8 @@ from pycocotools.coco import COCO
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor, pipeline
 
 from schemas.errors import ModelError, RowError
+from schemas.metrics import metric_outputs
 from schemas.pipeline import ModelSettings
-from schemas.tables import METRICS_SILHOUETTE
 from tests.labelled import labelled_images
 from tests.tiny_pipelines import Folder, with_columns
 from udfs.keypoint_quality import area_under_roc, similar
@@ -72,7 +72,7 @@ def test_overlap_is_counted_in_pixels():
 
 
 def test_renders_fill_their_labels(measured):
-    assert measured.schema.equals(pa.schema([f for f in METRICS_SILHOUETTE if f.name != "fingerprint"]))
+    assert measured.schema.equals(metric_outputs("silhouette"))
     iou = measured["silhouette_iou"].to_numpy()
     assert np.median(iou) > 0.85
     assert iou.min() > 0.6

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from schemas.errors import ModelError
-from schemas.tables import MATCHED
+from schemas.metrics import MATCHED
 from udfs import attribute_training, head_training, person_mask_training
 from udfs.body import Body
 from udfs.grammar import WORDS
