@@ -143,6 +143,8 @@ def _asked(value: object) -> object:
     """`true` asks for the default model, `false` for nothing."""
     if isinstance(value, bool):
         return ModelSettings() if value else None
+    if isinstance(value, str | int | float):
+        raise ValueError(f"is {value!r}; write true, or {{model: a folder or hub id}}")
     return value
 
 

@@ -38,6 +38,8 @@ class Checkpoint:
             raise ModelError(f"{model}: is no repository, so it has no revisions; leave revision out")
         else:
             path = Path(model)
+        if not path.is_dir():
+            raise ModelError(f"{path}: there is no such folder, and it is no owner/name of the hub")
         if not (path / "config.json").is_file():
             raise ModelError(f"{path}: no transformers checkpoint: it has no config.json")
         weight_files(path)

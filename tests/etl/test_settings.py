@@ -109,5 +109,5 @@ def test_models_of_metrics_are_the_default_a_folder_or_a_hub_id(tmp_path):
     assert metrics("{head_pose: false}").head_pose is None
     with pytest.raises(ConfigError, match=r"silhouete.*silhouette"):
         metrics("{silhouete: true}")
-    with pytest.raises(ConfigError, match="head_pose"):
+    with pytest.raises(ConfigError, match=r"line 3: metrics\.head_pose: is 'resnet'; write true, or"):
         metrics("{head_pose: resnet}")

@@ -170,7 +170,8 @@ def test_models_that_cannot_look_for_people_are_refused(shown, checkpoint, tmp_p
         (folder / "config.json").write_text(json.dumps(config | facts))
         return folder
 
-    refused(tmp_path / "nothing", "no config.json")
+    refused(tmp_path / "nothing", "there is no such folder")
+    refused(tmp_path, "no config.json")
     refused(copied("no_people", id2label={"0": "wall", "1": "tree", "2": "sky"}), "no class `person`")
     refused(copied("another", decoder_hidden_size=24), "cannot load it|has no weights for")
     pickled = copied("pickled")
