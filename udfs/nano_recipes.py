@@ -65,7 +65,7 @@ RECIPES: Mapping[str, Recipe] = {
         renders=16_384,
         vae=(Phase(64, 900, 32), Phase(128, 600, 16)),
         text=TextPhase(400, 128),
-        transformer=(Phase(64, 1_600, 32, first=1 / 3), Phase(128, 3_800, 24, first=1 / 3)),
+        transformer=(Phase(64, 1_600, 32), Phase(128, 3_800, 24), Phase(128, 3_000, 24, first=1 / 3)),
     ),
     "192": Recipe(
         model=CONFIGS["192"],
