@@ -13,6 +13,9 @@ from schemas.errors import ConfigError
 if TYPE_CHECKING:
     from distributed import Client, SpecCluster
 
+ANSWER_SECONDS = 20
+"""How long a scheduler may take to answer."""
+
 
 class Workers:
     """Starts a cluster when it is first needed, so that a run with nothing to do starts none.
@@ -41,7 +44,7 @@ class Workers:
 
         if self.scheduler:
             try:
-                return Client(self.scheduler, timeout=20)
+                return Client(self.scheduler, timeout=ANSWER_SECONDS)
             except OSError as error:
                 raise ConfigError(f"no Dask scheduler answers at {self.scheduler}: {error}") from error
         # Any free port for the dashboard: two runs on one machine must not meet. What goes wrong comes back

@@ -53,7 +53,8 @@ def test_a_gpu_stage_goes_to_the_workers_that_have_one(lake):
     assert set(lake.table("metrics_keypoints").to_pandas(["oks"])["oks"]) == {1.0}
 
 
-def test_no_scheduler_is_a_clear_error():
+def test_no_scheduler_is_a_clear_error(monkeypatch):
+    monkeypatch.setattr("etl.workers.ANSWER_SECONDS", 2)
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
         Workers(scheduler="tcp://127.0.0.1:9") as workers,
