@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A file's tests share what is costly to make, so they stay in one process; torch in each has one core.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test coverage lint format bench clean
 
@@ -20,10 +22,10 @@ demo: $(BIN)/.ready
 	$(BIN)/posedreamer sheet demo/pipeline.yaml --out demo/contact_sheet.png
 
 test: $(BIN)/.ready lint
-	$(BIN)/python -m pytest --durations=10
+	$(PYTEST) --durations=10
 
 coverage: $(BIN)/.ready
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 lint: $(BIN)/.ready
 	$(BIN)/ruff check .

@@ -33,7 +33,7 @@ def made(tmp_path_factory):
 def folder(made, tmp_path, monkeypatch):
     copy = shutil.copytree(made, tmp_path / "work")
     monkeypatch.chdir(copy)
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("etl.display.console.width", 300)
     return copy
 
 
