@@ -63,7 +63,7 @@ def _body(card: Card) -> Iterator[str]:
         *((name, _section(card, section, about)) for section, (name, about) in SECTIONS.items()),
         ("Sources and licences", [_table(origins_table(card))]),
         ("Provenance", _provenance(card)),
-        ("Columns", [_table(columns_table())]),
+        ("Columns", [_table(columns_table(card))]),
         ("Known limits", [f"<ul>{''.join(f'<li>{_code(limit)}</li>' for limit in limits(card))}</ul>"]),
     ]
     links = (f'<a href="#{_anchor(name)}">{name}</a>' for name, _ in parts)

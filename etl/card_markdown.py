@@ -54,7 +54,7 @@ def card_markdown(card: Card) -> str:
     lines += ["## Provenance", "", *_table(facts_table(card)), "", *_fenced(as_yaml(ingredients(card))), ""]
     for versions in versions_tables(card):
         lines += [*_table(versions), ""]
-    lines += ["## Columns", "", *_table(columns_table()), ""]
+    lines += ["## Columns", "", *_table(columns_table(card)), ""]
     lines += ["## Known limits", "", *(f"- {_text(limit, code=True)}" for limit in limits(card))]
     return "\n".join(lines) + "\n"
 

@@ -8,7 +8,6 @@ import yaml
 
 from etl.card import CAMERAS, CAPTION, ORIGIN, POSES, QUALITY, Card, Words
 from etl.svg import number, share
-from schemas.tables import DATASET
 
 TOP = 12
 """Words of a kind that are shown by themselves."""
@@ -144,9 +143,9 @@ def versions_tables(card: Card) -> tuple[Table, Table]:
     return Table(("table", "version"), tables), Table(("software", "version"), software)
 
 
-def columns_table() -> Table:
+def columns_table(card: Card) -> Table:
     rows = []
-    for field in DATASET:
+    for field in card.release.schema:
         about = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
         kind = str(field.type)
         if pa.types.is_fixed_size_list(field.type):

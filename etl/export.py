@@ -19,8 +19,7 @@ from etl.exports.folder import Folder
 from etl.exports.pieces import Piece, Step
 from etl.query import Release
 from schemas.errors import ConfigError, InputError, StageError
-from schemas.tables import DATASET
-from schemas.where import parse_where
+from schemas.tables import DATASET, subset
 from schemas.yaml_file import did_you_mean
 
 VERSION = 1
@@ -164,10 +163,11 @@ def _write(
         first = next((i for i, name in enumerate(names) if not folder.has(name)), len(names))
         start = min(first * size, found.total)
         progress.add(start)
-        stream = _Stream(found.batches(step.columns, start), step.block, progress)
+        schema = subset(release.schema, step.columns or release.columns)
+        stream = _Stream(found.batches(schema.names, start), step.block, progress)
         for i in range(first, len(names)):
             tables = stream.take(min(size, found.total - i * size))
-            piece = Piece(i, len(names), tables, folder, release.lake)
+            piece = Piece(i, len(names), schema, tables, folder, release.lake)
             step.write(piece)
             folder.note(names[i], piece.digests)
         pieces += names
@@ -182,7 +182,7 @@ class _Rows:
     """
 
     def __init__(self, release: Release, where: str | None) -> None:
-        self._condition = None if where is None else parse_where(where, DATASET)
+        self._condition = release.condition_on(where)
         dataset = release.lake.table("dataset").dataset(release.dataset_version)
         # Row groups and not files: Arrow reads far ahead within what it is given.
         self._groups = [

@@ -21,7 +21,7 @@ from etl.sql import Parameters, run_sql
 from etl.store import Store
 from schemas.errors import ConfigError, DeprecatedRelease, InputError, LakeError
 from schemas.smplx_params import SMPLX_PARAMS
-from schemas.tables import DATASET, subset
+from schemas.tables import DATASET, published, subset
 from schemas.where import parse_where
 from schemas.yaml_file import did_you_mean
 
@@ -60,6 +60,7 @@ class Release:
         dataset_version: version of the Delta table `dataset` that holds exactly this release's rows.
         rows: their number; also `len(release)`.
         parent: the release that it follows.
+        metrics: what was measured of its images is among its columns: keypoints, and what its policy reads.
         tags, deprecated: its tags, and why it is deprecated, when it was opened.
     """
 
@@ -74,6 +75,7 @@ class Release:
     notes: str | None
     created_at: pd.Timestamp
     parent: str | None = None
+    metrics: tuple[str, ...] = ("keypoints",)
     tags: tuple[str, ...] = ()
     deprecated: str | None = None
 
@@ -89,17 +91,34 @@ class Release:
     @property
     def columns(self) -> list[str]:
         """Names of all columns; `release.schema` says what they hold."""
-        return list(DATASET.names)
+        return list(self.schema.names)
 
     @property
     def schema(self) -> pa.Schema:
         """Arrow schema; units and meaning are in the fields' metadata."""
-        return DATASET
+        return published(self.metrics)
 
     @cached_property
     def scan(self) -> Scan:
         """The files behind it, opened once: a second question is answered sooner."""
         return Scan(self.lake.table("dataset"), self.dataset_version)
+
+    def condition_on(self, where: Where) -> pc.Expression | None:
+        """The condition as an Arrow expression. Raises ConfigError for a wrong one."""
+        if where is None:
+            return None
+        if isinstance(where, str):
+            return parse_where(where, self.schema)
+        if not isinstance(where, pc.Expression):
+            raise ConfigError(
+                f"where: a {type(where).__name__} is no condition; give a text such as 'oks >= 0.8', or an "
+                "Arrow expression"
+            )
+        try:
+            self.schema.empty_table().filter(where)
+        except (pa.ArrowException, TypeError) as error:
+            raise ConfigError(f"where: {where} is no condition on a release: {error}") from error
+        return where
 
     def manifest(self) -> dict[str, Any]:
         """What the release was made of: policy, fingerprints, software, SHA-256 of every file."""
@@ -124,7 +143,7 @@ class Release:
         if limit is not None and limit < 0:
             raise InputError(f"limit is {limit}; it is the number of rows to read at the most")
         if ids is None:
-            return self.scan.to_table(names, condition_on(where), limit)
+            return self.scan.to_table(names, self.condition_on(where), limit)
         if where is not None:
             raise InputError("ids and where were both given; ids alone name the rows")
         return self._by_id(names, ids, limit)
@@ -177,7 +196,7 @@ class Release:
         """
         import dask.dataframe as dd
 
-        names, condition = self._known(columns), condition_on(where)
+        names, condition = self._known(columns), self.condition_on(where)
         meta = subset(DATASET, names).empty_table().to_pandas(types_mapper=pd.ArrowDtype)
         files = self.scan.files(condition)
         if not files:
@@ -269,7 +288,7 @@ class Release:
         from etl.torch_dataset import Decoder, RowDataset, StreamDataset
 
         names = _tensor_columns() if columns is None else self._known(columns)
-        condition, decoder = condition_on(where), Decoder(self.lake.store, names, transform, images)
+        condition, decoder = self.condition_on(where), Decoder(self.lake.store, names, transform, images)
         if iterable:
             return StreamDataset(self, decoder, condition, shuffle=shuffle, seed=seed)
         if shuffle:
@@ -298,30 +317,17 @@ class Release:
         if isinstance(columns, str):
             raise InputError(f"columns is the text {columns!r}; give a list of names")
         for name in columns:
-            if name not in DATASET.names:
-                raise InputError(f"a release has no column {name!r}{did_you_mean(name, DATASET.names)}")
+            if name not in self.columns:
+                raise InputError(f"release {self.name} has no column {name!r}{self._instead(name)}")
         names = list(dict.fromkeys(columns))
         if len(names) < len(columns):
             raise InputError(f"columns names a column twice: {', '.join(columns)}")
         return names
 
-
-def condition_on(where: Where) -> pc.Expression | None:
-    """The condition on a release's rows as an Arrow expression. Raises ConfigError for a wrong one."""
-    if where is None:
-        return None
-    if isinstance(where, str):
-        return parse_where(where, DATASET)
-    if not isinstance(where, pc.Expression):
-        raise ConfigError(
-            f"where: a {type(where).__name__} is no condition; give a text such as 'oks >= 0.8', or an "
-            "Arrow expression"
-        )
-    try:
-        DATASET.empty_table().filter(where)
-    except (pa.ArrowException, TypeError) as error:
-        raise ConfigError(f"where: {where} is no condition on a release: {error}") from error
-    return where
+    def _instead(self, name: str) -> str:
+        if name in DATASET.names:
+            return f"; it has what its policy reads, and that is no more than {', '.join(self.metrics)}"
+        return did_you_mean(name, self.columns)
 
 
 def releases(lake: "Lake") -> list[Release]:
@@ -358,10 +364,11 @@ def releases_frame(lake: "Lake") -> pd.DataFrame:
 
 
 def _release(lake: "Lake", row: dict[str, Any], states: States) -> Release:
-    facts = {k: v for k, v in row.items() if k not in ("release", "created_at")}
+    facts = {k: v for k, v in row.items() if k not in ("release", "created_at", "metrics")}
+    metrics = tuple((row["metrics"] or "keypoints").split())
     name, created = row["release"], pd.Timestamp(row["created_at"])
     tags, why = states.tags_of(name), states.deprecated.get(name)
-    return Release(lake, name, created_at=created, tags=tags, deprecated=why, **facts)
+    return Release(lake, name, created_at=created, metrics=metrics, tags=tags, deprecated=why, **facts)
 
 
 def _tensor_columns() -> list[str]:

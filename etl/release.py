@@ -33,7 +33,7 @@ from schemas.metrics import METRICS
 from schemas.tables import DATASET, LABEL_COLUMNS
 from schemas.version import VERSION_PATTERN
 
-VERSION = 1
+VERSION = 2
 METRIC_TABLE = "metrics_keypoints"
 
 
@@ -97,6 +97,7 @@ def create_release(
         "notes": notes,
         "created_at": datetime.now(UTC),
         "parent": follows,
+        "metrics": " ".join(_metrics(selection)),
     }
     table = lake.table("releases")
     if not table.append(pa.Table.from_pylist([row], schema=table.spec.schema)).rows:
@@ -187,14 +188,26 @@ def _write(
         part("samples", "sample_id", ["pose_id", "caption_id", "prompt", "round"]),
         part("poses", "pose_id", ["source", "sequence", "frame"]),
         part("captions", "caption_id", [], text="caption"),
-        part(METRIC_TABLE, "image_id", [f.name for f in METRICS["keypoints"]], metric),
+        *(
+            part(table, "image_id", [f.name for f in METRICS[name]], selection.metric_fingerprints[table])
+            for name, table in _metrics(selection).items()
+        ),
         part("labels", "sample_id", [f.name for f in LABEL_COLUMNS], label_fingerprint),
     ]
     table = lake.table("dataset")
     for place, rows in enumerate(join(parts)):
         for name, value in constants.items():
             rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
+        for field in DATASET:
+            if field.name not in rows.column_names:
+                rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
         yield table.write(rows.select(DATASET.names), place)
+
+
+def _metrics(selection: Selection) -> dict[str, str]:
+    """Tables of the metrics that the release has columns of, by name."""
+    tables = {name: f"metrics_{name}" for name in METRICS}
+    return {name: table for name, table in tables.items() if table in selection.metric_fingerprints}
 
 
 def _order(lake: Lake, inputs: Mapping[str, int], selection: Selection, metric: str) -> dict[str, np.ndarray]:

@@ -42,7 +42,7 @@ COMPARED = tuple(
     and not field.name.endswith("_id")
     and field.name not in _NOT_COMPARED
 )
-"""Columns whose distributions are compared."""
+"""Columns whose distributions are compared, where both have them."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,8 @@ def _shifts(old: Release, new: Release) -> Iterator[dict[str, object]]:
         release.to_arrow(["source"]).column(0).dictionary_encode().to_pandas() for release in (old, new)
     ]
     names = sorted(set(sources[0].cat.categories) | set(sources[1].cat.categories))
-    for column in COMPARED:
+    there = set(old.columns) & set(new.columns)
+    for column in [name for name in COMPARED if name in there]:
         values = [release.to_arrow([column]).column(0).to_pandas().to_numpy() for release in (old, new)]
         for source in (ALL, *names):
             sides = values

@@ -81,9 +81,9 @@ class Scan:
                         if batch.num_rows:
                             yield pa.Table.from_batches([batch]).cast(subset(self.schema, columns))
 
-    def dataset(self) -> pads.Dataset:
-        """The whole version, arrays as plain lists, for engines that push their conditions down."""
-        return self._of(self._fragments)
+    def dataset(self, columns: Sequence[str]) -> pads.Dataset:
+        """All rows, arrays as plain lists, for engines that push their conditions down."""
+        return self._of(self._fragments).replace_schema(subset(self._plain, columns))
 
     def files(self, condition: pads.Expression | None = None) -> list[str]:
         """Paths, relative to the lake, of the files that may hold wanted rows."""

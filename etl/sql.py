@@ -40,7 +40,7 @@ def run_sql(release: "Release", text: str, parameters: Parameters = None) -> pa.
     with duckdb.connect(config=_SETTINGS) as connection:
         try:
             _check(connection, text)
-            connection.register("release", release.scan.dataset())
+            connection.register("release", release.scan.dataset(release.columns))
             for name, version in _pinned(release, text).items():
                 connection.register(name, release.lake.table(name).dataset(version))
             return _with_lengths(connection.sql(text, params=parameters).to_arrow_table())

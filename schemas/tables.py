@@ -5,7 +5,7 @@ the lengths before every commit. Columns are non-null unless a field says otherw
 be measured is NULL, never NaN.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -226,9 +226,11 @@ DATASET = pa.schema(
         field("seed", pa.int64(), "seed of the image", low=0),
         field("generator_fingerprint", pa.string(), "what made the image"),
         field("label_fingerprint", pa.string(), "what made the labels"),
-        field("metric_fingerprint", pa.string(), "what measured the image"),
+        field("metric_fingerprint", pa.string(), "what measured the keypoints in the image"),
         *METRICS["keypoints"],
         *LABEL_COLUMNS,
+        # Of a release whose policy does not read it, a metric is NULL and no column of `Release`.
+        *(f.with_nullable(True) for name in METRICS if name != "keypoints" for f in METRICS[name]),
     ]
 )
 
@@ -244,6 +246,7 @@ RELEASES = pa.schema(
         field("notes", pa.string(), "the author's words", null=True),
         field("created_at", _UTC, "when it was published"),
         field("parent", pa.string(), "release that it follows; NULL: none, or not noted", null=True),
+        field("metrics", pa.string(), "metrics whose columns it has; NULL: keypoints alone", null=True),
     ]
 )
 
@@ -351,6 +354,12 @@ TABLES: Mapping[str, TableSpec] = {
     "failures": TableSpec(FAILURES, ("stage", "row_id", "fingerprint", "attempt")),
     "fingerprints": TableSpec(FINGERPRINTS, ("fingerprint",)),
 }
+
+
+def published(metrics: Collection[str]) -> pa.Schema:
+    """Columns of a release that has those of some metrics; of keypoints it has them always."""
+    without = {f.name for name in METRICS if name not in {"keypoints", *metrics} for f in METRICS[name]}
+    return pa.schema([f for f in DATASET if f.name not in without])
 
 
 def subset(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:

@@ -1,6 +1,7 @@
 """Valid random rows for any table, made from its schema, and lakes filled with them."""
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -99,10 +100,19 @@ def give_files(lake: Lake) -> None:
         lake.table(table).replace([lake.table(table).write(rows)])
 
 
-def selected(lake: Lake, policy: str | Policy = "lenient") -> Selection:
-    """The selection of what `fill` made."""
+def measure(lake: Lake, metric: str) -> None:
+    """Measures all images by another metric, with its name as the fingerprint."""
+    ids = lake.table("images").read(["image_id"]).column(0).to_numpy()
+    lake.table(f"metrics_{metric}").append(
+        random_rows(f"metrics_{metric}", len(ids), 6, fingerprint=metric, image_id=ids)
+    )
+
+
+def selected(lake: Lake, policy: str | Policy = "lenient", metrics: Sequence[str] = ()) -> Selection:
+    """The selection of what `fill` made. metrics: others than keypoints that `measure` measured."""
     chosen = load_policy(policy) if isinstance(policy, str) else policy
-    return select(lake, chosen, metric_fingerprints={"metrics_keypoints": METRICS}, image_fingerprint=IMAGES)
+    prints = {"metrics_keypoints": METRICS} | {f"metrics_{name}": name for name in metrics}
+    return select(lake, chosen, metric_fingerprints=prints, image_fingerprint=IMAGES)
 
 
 def _column(field: pa.Field, n: int, rng: np.random.Generator, key: bool) -> pa.Array:

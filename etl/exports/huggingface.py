@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.exports.pieces import Piece, Step, image_names
-from schemas.tables import DATASET
 
 _IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 _NAMES = {"float": "float32", "double": "float64"}
@@ -25,15 +24,15 @@ def _feature(kind: pa.DataType) -> dict[str, object]:
     return {"dtype": _NAMES.get(str(kind), str(kind)), "_type": "Value"}
 
 
-def _schema() -> pa.Schema:
-    features = {"image": {"_type": "Image"}} | {f.name: _feature(f.type) for f in DATASET}
+def _schema(columns: pa.Schema) -> pa.Schema:
+    features = {"image": {"_type": "Image"}} | {f.name: _feature(f.type) for f in columns}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    return pa.schema([pa.field("image", _IMAGE), *DATASET], metadata)
+    return pa.schema([pa.field("image", _IMAGE), *columns], metadata)
 
 
 def _write(piece: Piece) -> None:
-    schema = _schema()
-    strings = [f.name for f in DATASET if pa.types.is_string(f.type)]
+    schema = _schema(piece.schema)
+    strings = [f.name for f in schema if pa.types.is_string(f.type)]
     name = f"data/train-{piece.index:05d}-of-{piece.count:05d}.parquet"
     with (
         piece.file(name) as path,
@@ -48,4 +47,4 @@ def _write(piece: Piece) -> None:
             out.write_table(pa.table([images, *rows.columns], schema=schema))
 
 
-STEPS = (Step("shards", DATASET.names, _write, sized=True),)
+STEPS = (Step("shards", None, _write, sized=True),)

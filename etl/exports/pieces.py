@@ -29,12 +29,14 @@ class Piece:
     Attributes:
         index: place among the pieces of its step, from 0.
         count: their number.
+        schema: of its rows.
         tables: its rows in blocks, to be gone through once.
         digests: SHA-256 of what was written, by path.
     """
 
     index: int
     count: int
+    schema: pa.Schema
     tables: Iterator[pa.Table]
     folder: Folder
     lake: Lake
@@ -71,7 +73,7 @@ class Step:
 
     Attributes:
         name: of the step.
-        columns: what it reads.
+        columns: what it reads; None: all columns of the release.
         write: writes the files of a piece and goes through all its tables.
         rows: of a piece; None puts all into one.
         sized: whether a piece is a file, so that its rows are the user's to choose.
@@ -80,7 +82,7 @@ class Step:
     """
 
     name: str
-    columns: Sequence[str]
+    columns: Sequence[str] | None
     write: Callable[[Piece], None]
     rows: int | None = 1000
     sized: bool = False

@@ -26,8 +26,8 @@ from schemas.coco import KEYPOINT_NAMES
 from schemas.ids import hex_id
 from schemas.policy import Policy
 from schemas.smplx_params import SMPLX_PARAMS
-from schemas.tables import DATASET
-from tests.lake_rows import LABELS, fill, selected
+from schemas.tables import published
+from tests.lake_rows import LABELS, fill, measure, selected
 from udfs.columns import list_column
 from udfs.labels import Labels
 from udfs.picture import encode
@@ -35,8 +35,10 @@ from udfs.standin import standin_path
 from udfs.udf import Worker
 
 ROWS, SIZE = 14, 160
-LISTS = [f.name for f in DATASET if pa.types.is_nested(f.type)]
-SCALARS = [name for name in DATASET.names if name not in LISTS]
+METRICS = ("colors", "silhouette")
+COLUMNS = published(METRICS)
+LISTS = [f.name for f in COLUMNS if pa.types.is_nested(f.type)]
+SCALARS = [name for name in COLUMNS.names if name not in LISTS]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,9 @@ def release(tmp_path_factory):
         images = images.set_column(images.column_names.index(name), name, pa.array(values))
     table.replace([table.write(images)])
     rules = [{"column": "oks", "min": 0, "missing": "keep"}]
-    chosen = selected(lake, Policy.model_validate({"name": "all", "rules": rules}))
+    for name in METRICS:
+        measure(lake, name)
+    chosen = selected(lake, Policy.model_validate({"name": "all", "rules": rules}), METRICS)
     create_release(lake, "1.0.0", chosen, label_fingerprint=LABELS)
     return lake.release("1.0.0")
 
@@ -163,7 +167,7 @@ def test_datasets_reads_images_and_columns(release, exported, frame, tmp_path, h
     else:
         files = str(exported / "datasets" / "data" / "*.parquet")
         found = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=tmp_path)
-    assert found.column_names == ["image", *DATASET.names]
+    assert found.column_names == ["image", *COLUMNS.names]
     assert isinstance(found.features["image"], datasets.Image)
     assert found.features["body_pose"] == datasets.List(datasets.Value("float32"), length=63)
     assert len(found) == ROWS
@@ -171,7 +175,7 @@ def test_datasets_reads_images_and_columns(release, exported, frame, tmp_path, h
         assert np.array_equal(
             np.asarray(sample["image"]), np.asarray(Image.open(io.BytesIO(picture(release, row))))
         )
-        for name in DATASET.names:
+        for name in COLUMNS.names:
             same(sample[name], getattr(row, name))
     raw = found.cast_column("image", datasets.Image(decode=False))[3]["image"]
     assert raw["bytes"] == picture(release, frame.iloc[3])
@@ -180,11 +184,11 @@ def test_datasets_reads_images_and_columns(release, exported, frame, tmp_path, h
 def test_pandas_and_imagefolder_read_the_plain_export(release, exported, frame, tmp_path):
     folder = exported / "parquet"
     found = pd.read_parquet(folder / "metadata.parquet")
-    assert list(found.columns) == ["file_name", *DATASET.names]
+    assert list(found.columns) == ["file_name", *COLUMNS.names]
     assert len(found) == ROWS
     for a, b in zip(found.itertuples(), frame.itertuples(), strict=True):
         assert (folder / a.file_name).read_bytes() == picture(release, b)
-        for name in DATASET.names:
+        for name in COLUMNS.names:
             same(getattr(a, name), getattr(b, name))
     images = datasets.load_dataset("imagefolder", data_dir=str(folder), split="train", cache_dir=tmp_path)
     by_id = {

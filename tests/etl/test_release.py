@@ -17,9 +17,10 @@ from etl.lake import Lake
 from etl.release import create_release, list_releases
 from etl.release_events import tag_release
 from schemas.errors import ConfigError, ConflictError, InputError, LakeError
+from schemas.metrics import METRICS as COLUMNS
 from schemas.policy import Policy
-from schemas.tables import DATASET
-from tests.lake_rows import IMAGES, LABELS, METRICS, fill, selected
+from schemas.tables import TABLES, TableSpec, published
+from tests.lake_rows import IMAGES, LABELS, METRICS, fill, measure, selected
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def joined_by_pandas(lake: Lake):
         .merge(captions, on="caption_id")
         .merge(t["metrics_keypoints"].rename(columns={"fingerprint": "metric_fingerprint"}), on="image_id")
         .merge(labels, on="sample_id")
-        .assign(label_fingerprint=LABELS)[DATASET.names]
+        .assign(label_fingerprint=LABELS)[published(()).names]
     )
 
 
@@ -65,7 +66,8 @@ def test_the_rows_are_the_join_that_pandas_makes(lake):
     expected = joined_by_pandas(lake).sort_values("image_id").reset_index(drop=True)
     rows = made.to_pandas(arrays="numpy").sort_values("image_id").reset_index(drop=True)
     assert made.rows == len(rows) == len(expected) > 50
-    for name in DATASET.names:
+    assert list(rows) == list(expected)
+    for name in expected:
         for a, b in zip(rows[name], expected[name], strict=True):
             if isinstance(a, np.ndarray):
                 np.testing.assert_array_equal(a, b)
@@ -85,6 +87,52 @@ def test_rows_lie_sorted_by_source_and_score_across_files(lake, monkeypatch):
 
 
 _JOIN = etl.release.join
+
+
+def test_a_release_has_the_metrics_that_its_policy_reads(lake):
+    publish(lake)
+    for name in ("silhouette", "colors"):
+        measure(lake, name)
+    made = create_release(lake, "0.2.0", selected(lake, "lenient", ["silhouette"]), label_fingerprint=LABELS)
+    assert made.metrics == ("keypoints", "silhouette")
+    names = [f.name for f in COLUMNS["silhouette"]]
+    assert made.columns[-len(names) :] == names
+    frame = made.to_pandas(["image_id", *names], where="silhouette_iou >= 0.5").set_index("image_id")
+    measured = lake.table("metrics_silhouette").to_pandas(where="silhouette_iou >= 0.5").set_index("image_id")
+    assert 0 < len(frame) < made.rows
+    assert frame.equals(measured.loc[frame.index, names])
+    assert len(made.sql("select silhouette_iou from release where silhouette_iou >= 0.5")) == len(frame)
+    plain = DeltaTable(lake.table("dataset").uri, version=made.dataset_version).to_pandas()
+    assert (plain["silhouette_iou"] >= 0.5).sum() == len(frame)
+    for release, lacking in ((made, "colors_right"), (lake.release("0.1.0"), "silhouette_iou")):
+        assert lacking not in release.columns
+        assert lacking not in release.to_pandas(limit=1)
+        has = ", ".join(release.metrics)
+        with pytest.raises(InputError, match=f"no column '{lacking}'; .* no more than {has}$"):
+            release.to_arrow([lacking])
+        with pytest.raises(ConfigError, match=lacking):
+            release.to_arrow(where=f"{lacking} > 0.5")
+        with pytest.raises(ConfigError, match=lacking):
+            release.sql(f"select {lacking} from release")
+
+
+def test_a_release_stays_as_it_was_when_the_table_gets_more_columns(lake, monkeypatch):
+    with monkeypatch.context() as before:
+        # As it was when releases had the columns of no other metric.
+        before.setitem(TABLES, "dataset", TableSpec(published(()), ("image_id",)))
+        before.setattr("etl.release.DATASET", published(()))
+        old = publish(lake)
+        rows = old.to_arrow()
+    measure(lake, "silhouette")
+    new = create_release(lake, "0.2.0", selected(lake, "lenient", ["silhouette"]), label_fingerprint=LABELS)
+    again = lake.release("0.1.0")
+    assert again.to_arrow().equals(rows)
+    assert new.to_arrow(rows.column_names).equals(rows.select(rows.column_names))
+    assert len(new.sql("select silhouette_iou from release")) == new.rows
+    assert again.sql("select * from release").shape == (old.rows, len(rows.column_names))
+    assert (
+        "silhouette_iou" not in DeltaTable(lake.table("dataset").uri, version=old.dataset_version).to_pandas()
+    )
 
 
 def test_every_release_is_its_own_version_with_its_own_rows(lake):

@@ -146,9 +146,10 @@ def test_what_follows_from_another_cause_is_no_cause_of_its_own(lake):
 def test_shifts_are_those_of_pandas_and_scipy(lake):
     publish(lake, "0.2.0", TIGHT)
     shifts = diff_releases(lake, "0.1.0", "0.2.0").shifts.set_index(["column", "source"])
-    assert set(shifts.index.get_level_values("column")) == set(COMPARED)
-    assert {"oks", "coverage", "persons", "person_score"} <= set(COMPARED)
-    sides = [lake.release(name).to_pandas(["source", *COMPARED]) for name in ("0.1.0", "0.2.0")]
+    compared = [name for name in COMPARED if name in lake.release("0.1.0").columns]
+    assert set(shifts.index.get_level_values("column")) == set(compared) < set(COMPARED)
+    assert {"oks", "coverage", "persons", "person_score"} <= set(compared)
+    sides = [lake.release(name).to_pandas(["source", *compared]) for name in ("0.1.0", "0.2.0")]
     for column in ("oks", "coverage", "person_score", "persons"):
         for source in (ALL, "amass", "demo", "laion"):
             row = shifts.loc[(column, source)]
