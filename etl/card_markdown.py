@@ -33,8 +33,11 @@ _LICENCES = re.compile(
 """Those of the Hub's identifiers that data goes by."""
 
 
-def card_markdown(card: Card) -> str:
-    """The whole page; it ends with a line break."""
+def card_markdown(card: Card, *, exported: bool = False) -> str:
+    """The whole page; it ends with a line break.
+
+    exported: whether it stands beside rows in the files of Hugging Face's `datasets`.
+    """
     lines = ["---", as_yaml(front_matter(card)).rstrip(), "---", "", f"# {title(card)}", ""]
     if card.release.deprecated:
         lines += [f"**Deprecated:** {_text(card.release.deprecated)}", ""]
@@ -42,7 +45,7 @@ def card_markdown(card: Card) -> str:
     lines += [*_table(Table(list(sizes(card)), [list(sizes(card).values())], 0)), ""]
     if card.release.notes:
         lines += [*(f"> {_text(line)}" for line in card.release.notes.splitlines()), ""]
-    lines += [*_reading(card), "## Policy", "", *_table(funnel_table(card)), ""]
+    lines += [*(_EXPORTED if exported else _reading(card)), "## Policy", "", *_table(funnel_table(card)), ""]
     lines += [*_fenced(as_yaml(card.manifest["policy"])), ""]
     for section, (name, about) in SECTIONS.items():
         lines += [f"## {name}", "", about, ""]
@@ -95,6 +98,18 @@ def _licence(card: Card) -> dict[str, str]:
 
 def _shares(words: Words, rows: int) -> str:
     return ", ".join(f"{word} {share(count, rows)}" for word, count, _ in word_rows(words))
+
+
+_EXPORTED = (
+    "```python",
+    "from datasets import load_dataset",
+    "",
+    'rows = load_dataset("path/of/this/folder", split="train")',
+    "```",
+    "",
+    "`manifest.json` beside this file says which of the release's rows are here.",
+    "",
+)
 
 
 def _reading(card: Card) -> Iterator[str]:

@@ -167,7 +167,7 @@ def _write(
         stream = _Stream(found.batches(schema.names, start), step.block, progress)
         for i in range(first, len(names)):
             tables = stream.take(min(size, found.total - i * size))
-            piece = Piece(i, len(names), schema, tables, folder, release.lake)
+            piece = Piece(i, len(names), schema, tables, folder, release)
             step.write(piece)
             folder.note(names[i], piece.digests)
         pieces += names

@@ -37,7 +37,7 @@ class Recipe:
         renders: pictures that it learns from, of the model's size.
         vae: phases of the autoencoder.
         text: steps of the text encoders on captions alone.
-        transformer: phases of the transformer and the text encoders.
+        transformer: phases of the transformer.
         vae_rate, text_rate, rate: highest learning rates.
         sampling_steps: of the sampler, for the figures and grids on the way.
         seed: of renders, weights, order and noise.
@@ -65,7 +65,7 @@ RECIPES: Mapping[str, Recipe] = {
         renders=16_384,
         vae=(Phase(64, 900, 32), Phase(128, 600, 16)),
         text=TextPhase(400, 128),
-        transformer=(Phase(64, 1_600, 32), Phase(128, 3_800, 24), Phase(128, 3_000, 24, first=1 / 3)),
+        transformer=(Phase(64, 1_600, 32, first=1 / 3), Phase(128, 4_800, 24, first=1 / 3)),
     ),
     "192": Recipe(
         model=CONFIGS["192"],

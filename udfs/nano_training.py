@@ -2,9 +2,9 @@
 
     python -m udfs.nano_training --config 128 --out udfs/weights/nano --work /tmp/nano
 
-First the autoencoder, then the text encoders on captions alone, then the transformer with them by flow
-matching. Renders, checkpoints, sample grids and logs go to the work folder; called again, it goes on where it
-stopped. The same seed, body and software give the same renders, order of examples and noise.
+First the autoencoder, then the text encoders on captions alone, then the transformer by flow matching, while
+both stay as they are. Renders, checkpoints, sample grids and logs go to the work folder; called again, it
+goes on where it stopped. The same seed, body and software give the same renders, order of examples and noise.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from torch import nn
 
 from udfs import checkpoint
 from udfs.body import Body
-from udfs.flow_matching import Flow, noised
+from udfs.flow_matching import Flow, Prompts, noised
 from udfs.keypoint_network import KeypointNetwork
 from udfs.keypoint_quality import measure
 from udfs.keypoint_training import training_poses
@@ -57,14 +57,14 @@ class Encoded:
 
     Attributes:
         latents, controls: (N, L, C) float16 packed latents.
-        clip, t5: (N, S) int64 token ids.
+        tokens, pooled: (N, S, D) and (N, P) float16, what the text encoders say of the captions.
         weights: (N, L) float32, what each token counts.
     """
 
     latents: np.ndarray
     controls: np.ndarray
-    clip: np.ndarray
-    t5: np.ndarray
+    tokens: np.ndarray
+    pooled: np.ndarray
     weights: np.ndarray
 
 
@@ -78,12 +78,18 @@ def encode(pipe: Pipe, pairs: Pairs, size: int, length: int) -> Encoded:
             )
             for pictures in (pairs.pictures, pairs.controls)
         ]
-    clip, t5 = (ids.cpu().numpy() for ids in token_ids(pipe, list(pairs.prompts), length))
+    with torch.no_grad():
+        ids = token_ids(pipe, list(pairs.prompts), length)
+        said = [encode_text(pipe, *part) for part in zip(*(i.split(64) for i in ids), strict=True)]
+    tokens, pooled = (
+        torch.cat([getattr(part, what) for part in said]).half().cpu().numpy()
+        for what in ("tokens", "pooled")
+    )
     weights = [
         counts(*part, size // flow.factor)
         for part in zip(parts(pairs.controls, 256), parts(pairs.keypoints, 256), strict=True)
     ]
-    return Encoded(packed[0], packed[1], clip, t5, np.concatenate(weights))
+    return Encoded(packed[0], packed[1], tokens, pooled, np.concatenate(weights))
 
 
 def _levels(flow: Flow, count: int, tokens: int, share: float, generator: torch.Generator) -> torch.Tensor:
@@ -101,13 +107,18 @@ def _levels(flow: Flow, count: int, tokens: int, share: float, generator: torch.
 def train_transformer(
     pipe: Pipe, pairs: Pairs, check: Pairs, recipe: Recipe, work: Path, every: int, compiled: bool
 ) -> Pipe:  # fmt: skip
-    """Trains transformer and text encoders; returns the pipeline with averaged weights."""
+    """Trains the transformer; returns the pipeline with averaged weights.
+
+    The text encoders stay as they are. Trained along at this rate they forget what they were taught, before
+    the transformer has any use for it, and then it never finds one.
+    """
     flow = Flow(pipe, max_sequence_length=recipe.model.text_length)
     model: Any = torch.compile(pipe.transformer) if compiled else pipe.transformer
     average = build(recipe.model, recipe.seed).to(pipe.device)
-    average.vae = pipe.vae
+    for part in ("vae", "text_encoder", "text_encoder_2"):
+        setattr(average, part, getattr(pipe, part).eval().requires_grad_(False))
     _still(pipe.transformer)
-    trained, kept = _parameters(pipe), _parameters(average)
+    trained, kept = (dict(p.transformer.requires_grad_(True).named_parameters()) for p in (pipe, average))
     for name, parameter in trained.items():
         kept[name].data.copy_(parameter.data)
     optimizer = torch.optim.AdamW(
@@ -129,17 +140,21 @@ def train_transformer(
         rows = rng.choice(len(pairs), phase.batch, replace=False)
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
         device = pipe.device
-        latents, control, weights = (
-            torch.from_numpy(a[rows]).float().to(device) for a in (data.latents, data.controls, data.weights)
+        latents, control, weights, tokens, pooled = (
+            torch.from_numpy(a[rows]).float().to(device)
+            for a in (data.latents, data.controls, data.weights, data.tokens, data.pooled)
         )
-        clip, t5 = (torch.from_numpy(a[rows]).to(device) for a in (data.clip, data.t5))
         levels = _levels(flow, phase.batch, latents.shape[1], phase.first, generator).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         set_rate(optimizer, recipe.rate, step, steps, min(200, steps // 4 + 1))
         with half(device):
-            said = encode_text(pipe, clip, t5)
             velocity = flow.velocity(
-                noised(latents, noise, levels), control, said, levels, (phase.size,) * 2, model
+                noised(latents, noise, levels),
+                control,
+                Prompts(tokens, pooled),
+                levels,
+                (phase.size,) * 2,
+                model,
             )
         error = (velocity.float() - (noise - latents)).square().mean(-1)
         loss = (error * weights).sum() / weights.sum()
@@ -221,15 +236,6 @@ def _still(transformer: nn.Module) -> None:
         ):
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
-
-
-def _parameters(pipe: Pipe) -> dict[str, nn.Parameter]:
-    parts = ("transformer", "text_encoder", "text_encoder_2")
-    found: dict[str, nn.Parameter] = {}
-    for part in parts:
-        module = getattr(pipe, part).requires_grad_(True)
-        found |= {f"{part}.{name}": p for name, p in module.named_parameters()}
-    return found
 
 
 def train(

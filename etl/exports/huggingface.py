@@ -1,15 +1,20 @@
 """Hugging Face `datasets`: Parquet files with the images in them, as `load_dataset` of the folder reads them.
 
 The column `image` is an Image feature; all columns of the release follow as they are. The types that
-`datasets` gives the columns are in the files' schema, so writing them needs no `datasets`.
+`datasets` gives the columns are in the files' schema, so writing them needs no `datasets`. The release's card
+is the `README.md` that the Hub shows.
 """
 
 import json
+from collections import deque
 from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from etl.card import read_card
+from etl.card_html import card_html
+from etl.card_markdown import card_markdown
 from etl.exports.pieces import Piece, Step, image_names
 
 _IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
@@ -47,4 +52,16 @@ def _write(piece: Piece) -> None:
             out.write_table(pa.table([images, *rows.columns], schema=schema))
 
 
-STEPS = (Step("shards", None, _write, sized=True),)
+def _write_card(piece: Piece) -> None:
+    deque(piece.tables, maxlen=0)
+    card = read_card(piece.release)
+    pages = {"README.md": card_markdown(card, exported=True), "card.html": card_html(card)}
+    for name, text in pages.items():
+        with piece.file(name) as path:
+            path.write_text(text, "utf-8")
+
+
+STEPS = (
+    Step("shards", None, _write, sized=True),
+    Step("card", ("image_id",), _write_card, rows=None, block=100_000),
+)

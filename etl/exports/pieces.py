@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from etl.exports.folder import Folder
 from etl.lake import Lake
+from etl.query import Release
 from schemas.errors import LakeError
 from schemas.ids import hex_id
 
@@ -39,7 +40,7 @@ class Piece:
     schema: pa.Schema
     tables: Iterator[pa.Table]
     folder: Folder
-    lake: Lake
+    release: Release
     digests: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
@@ -61,7 +62,7 @@ class Piece:
         waiting: deque[Future[bytes]] = deque()
         with ThreadPoolExecutor(_THREADS) as threads:
             for path, digest in zip(paths, digests, strict=True):
-                waiting.append(threads.submit(_read, self.lake, path, digest))
+                waiting.append(threads.submit(_read, self.release.lake, path, digest))
                 if len(waiting) == _AHEAD:
                     yield waiting.popleft().result()
             yield from (read.result() for read in waiting)

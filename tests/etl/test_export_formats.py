@@ -14,6 +14,7 @@ import pytest
 import smplx
 import torch
 import webdataset
+from huggingface_hub import DatasetCard
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -179,6 +180,14 @@ def test_datasets_reads_images_and_columns(release, exported, frame, tmp_path, h
             same(sample[name], getattr(row, name))
     raw = found.cast_column("image", datasets.Image(decode=False))[3]["image"]
     assert raw["bytes"] == picture(release, frame.iloc[3])
+
+
+def test_the_hub_shows_the_releases_card(release, exported):
+    page = DatasetCard.load(exported / "datasets" / "README.md")
+    assert page.data.pretty_name == "posedreamer dataset, release 1.0.0"
+    assert "intersection over union of the people in the image" in page.text, "its columns"
+    assert "load_dataset" in page.text
+    assert release.manifest_sha256 in (exported / "datasets" / "card.html").read_text()
 
 
 def test_pandas_and_imagefolder_read_the_plain_export(release, exported, frame, tmp_path):
