@@ -316,8 +316,9 @@ class Release:
             return self.columns
         if isinstance(columns, str):
             raise InputError(f"columns is the text {columns!r}; give a list of names")
+        there = set(self.columns)
         for name in columns:
-            if name not in self.columns:
+            if name not in there:
                 raise InputError(f"release {self.name} has no column {name!r}{self._instead(name)}")
         names = list(dict.fromkeys(columns))
         if len(names) < len(columns):

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from etl.lake import Lake
 from etl.query import Release
-from etl.release import METRIC_TABLE
 from schemas.errors import LakeError
 from schemas.fingerprint import difference
 from schemas.tables import DATASET
@@ -81,7 +80,7 @@ def diff_releases(lake: Lake, a: str, b: str) -> ReleaseDiff:
     of_row = None
     if old.prints["labels"] != new.prints["labels"]:
         of_row = "labels"
-    elif METRIC_TABLE in _other_metrics(old, new):
+    elif {name.removeprefix("metrics_") for name in _other_metrics(old, new)} & old.metrics & new.metrics:
         of_row = "metric"
     if of_row:
         parts.append(_rows(new.samples[same], "changed", of_row))
@@ -99,6 +98,7 @@ class _Side:
     def __init__(self, release: Release) -> None:
         self.release = release
         self.prints: Mapping[str, str] = release.manifest()["fingerprints"]
+        self.metrics = set(release.metrics)
         ids = release.to_arrow(["image_id", "sample_id"])
         self.images, self.samples = (column.to_numpy() for column in ids.columns)
 

@@ -16,7 +16,7 @@ from etl.release import create_release
 from etl.release_diff import ALL, COMPARED, diff_releases, ks_statistic
 from schemas.fingerprint import fingerprint
 from schemas.policy import Policy
-from tests.lake_rows import IMAGES, LABELS, METRICS, fill
+from tests.lake_rows import IMAGES, LABELS, METRICS, fill, measure
 
 LOOSE = Policy(name="loose", rules=({"column": "oks", "min": 0.3},))
 TIGHT = Policy(name="tight", rules=({"column": "oks", "min": 0.6}, {"column": "persons", "max": 3}))
@@ -113,6 +113,24 @@ def test_another_metric_changes_the_rows_that_stay(lake):
     assert counts["added"] == ((facts < edge) & (inverse >= edge)).sum()
     assert found.unchanged == 0
     assert found.causes["metric"] == f"{METRICS} -> {new}", "neither was registered"
+
+
+def test_a_metric_beside_the_keypoints_changes_rows_where_both_have_its_columns(lake):
+    measure(lake, "silhouette")
+    again(lake, "metrics_silhouette", fingerprint="better")
+    prints = {"metrics_keypoints": METRICS}
+    for name, more in (("0.2.0", "silhouette"), ("0.3.0", "better")):
+        chosen = select(
+            lake, LOOSE, metric_fingerprints=prints | {"metrics_silhouette": more}, image_fingerprint=IMAGES
+        )
+        create_release(lake, name, chosen, label_fingerprint=LABELS)
+    assert not len(diff_releases(lake, "0.1.0", "0.2.0").rows)
+    found = diff_releases(lake, "0.2.0", "0.3.0")
+    assert {f"{a} {b}" for a, b in zip(found.rows["change"], found.rows["reason"], strict=True)} == {
+        "changed metric"
+    }
+    assert len(found.rows) == lake.release("0.3.0").rows
+    assert found.causes == {"metric": "silhouette -> better"}
 
 
 def test_another_generator_is_the_reason_where_the_picture_is_another(lake):
