@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from safetensors.torch import load_file
 
 from udfs import checkpoint
 from udfs.body import Body
@@ -47,6 +48,16 @@ def test_what_is_saved_is_a_pipeline_that_paints(trained, model, tmp_path):
     assert painted.shape == (3, 32, 32, 3)
     assert painted.std() > 0
     assert json.loads((out / "training.json").read_text())["recipe"]["seed"] == RECIPE.seed
+
+
+def test_text_encoders_stay_as_they_were_taught(trained):
+    out, work = trained
+    taught = load_file(work / "text.safetensors")
+    for part in ("text_encoder", "text_encoder_2"):
+        saved = load_file(out / part / "model.safetensors")
+        assert saved
+        for name, value in saved.items():
+            assert torch.equal(value, taught[f"weights/{part}.{name}"].half()), name
 
 
 def test_loss_and_grids_are_written_as_it_goes(trained):
