@@ -1,5 +1,6 @@
 """Reads published releases: columns and conditions are pushed down to the files."""
 
+import hashlib
 import json
 import reprlib
 import warnings
@@ -108,7 +109,11 @@ class Release:
         if where is None:
             return None
         if isinstance(where, str):
-            return parse_where(where, self.schema)
+            try:
+                return parse_where(where, self.schema)
+            except ConfigError as error:
+                parse_where(where, DATASET)  # raises where it is wrong for every release
+                raise ConfigError(f"{error}; {self._has}") from error
         if not isinstance(where, pc.Expression):
             raise ConfigError(
                 f"where: a {type(where).__name__} is no condition; give a text such as 'oks >= 0.8', or an "
@@ -121,11 +126,20 @@ class Release:
         return where
 
     def manifest(self) -> dict[str, Any]:
-        """What the release was made of: policy, fingerprints, software, SHA-256 of every file."""
+        """What the release was made of: policy, fingerprints, software, SHA-256 of every file.
+
+        Raises LakeError when it is gone or is not the one that was published.
+        """
         try:
-            return json.loads(self.lake.store.read(self.manifest_path))
+            data = self.lake.store.read(self.manifest_path)
         except FileNotFoundError:
             raise LakeError(f"release {self.name}: its manifest {self.manifest_path} is gone") from None
+        if hashlib.sha256(data).hexdigest() != self.manifest_sha256:
+            raise LakeError(
+                f"release {self.name}: {self.manifest_path} is not the manifest that was published: its "
+                "SHA-256 differs"
+            )
+        return json.loads(data)
 
     def to_arrow(
         self,
@@ -327,8 +341,15 @@ class Release:
 
     def _instead(self, name: str) -> str:
         if name in DATASET.names:
-            return f"; it has what its policy reads, and that is no more than {', '.join(self.metrics)}"
+            return f"; {self._has}"
         return did_you_mean(name, self.columns)
+
+    @property
+    def _has(self) -> str:
+        return (
+            f"release {self.name} was published with no other metrics than {', '.join(self.metrics)}; a "
+            "new one has those that its policy reads"
+        )
 
 
 def releases(lake: "Lake") -> list[Release]:

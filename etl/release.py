@@ -70,9 +70,9 @@ def create_release(
         )
     recipe = _recipe(selection, label_fingerprint)
     before = lake.table("dataset").version()
-    version = _unnamed_version(lake, name, recipe)
+    inputs = {table: at for table, at in lake.tables().items() if table != "dataset"}
+    version = _unnamed_version(lake, name, recipe, inputs)
     if version is None:
-        inputs = {table: at for table, at in lake.tables().items() if table != "dataset"}
         files = list(_write(lake, inputs, selection, label_fingerprint))
         note = {
             "posedreamer.release": name,
@@ -142,13 +142,15 @@ def _recipe(selection: Selection, label_fingerprint: str) -> str:
     return fingerprint("release", VERSION, {}, upstream=upstream | dict(selection.metric_fingerprints)).value
 
 
-def _unnamed_version(lake: Lake, name: str, recipe: str) -> int | None:
-    """The version that an earlier attempt at this very release has committed, if it is the newest.
+def _unnamed_version(lake: Lake, name: str, recipe: str, inputs: Mapping[str, int]) -> int | None:
+    """The version that an earlier attempt at this very release has committed, if all is still as it was.
 
-    Of an older one that no release names, maintenance may be removing the files.
+    Of an older version that no release names, of `dataset` or of what it was made from, maintenance may be
+    removing the files.
     """
+    made = {"release": name, "recipe": recipe, "inputs": json.dumps(inputs)}
     for commit in lake.table("dataset").history(1):
-        if commit.get("posedreamer.release") == name and commit.get("posedreamer.recipe") == recipe:
+        if all(commit.get(f"posedreamer.{key}") == value for key, value in made.items()):
             return int(commit["version"])
     return None
 
