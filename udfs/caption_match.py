@@ -93,14 +93,14 @@ def judge(
 def clip_reader(checkpoint: Checkpoint, device: str) -> Read:
     """Reads with a CLIP model of transformers. Raises ModelError."""
     import torch
-    from transformers import AutoTokenizer, CLIPModel
+    from transformers import CLIPModel
 
     if checkpoint.config().get("model_type") != "clip":
         kind = checkpoint.config().get("model_type")
         raise ModelError(f"{checkpoint.name}: is a {kind} model; caption_match looks with CLIP models")
     model: Any = checkpoint.load(CLIPModel, device)
     processor: Any = checkpoint.processor()
-    tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    tokenizer: Any = checkpoint.tokenizer()
     length = model.config.text_config.max_position_embeddings
 
     def embedded(texts: Sequence[str]) -> torch.Tensor:

@@ -82,6 +82,25 @@ class Checkpoint:
         except Exception as error:
             raise ModelError(f"{self.name}: transformers cannot load its image processor: {error}") from error
 
+    def tokenizer(self) -> Any:
+        """What makes the model's input of texts."""
+        from transformers import AutoTokenizer
+
+        try:
+            made: Any = AutoTokenizer.from_pretrained(
+                self.path, trust_remote_code=False, local_files_only=True
+            )
+            alike = made("navy")["input_ids"] == made("pink")["input_ids"]
+        except Exception as error:
+            raise ModelError(f"{self.name}: transformers cannot load its tokenizer: {error}") from error
+        # Where the vocabulary's file is not there, transformers makes one that knows no word.
+        if alike:
+            raise ModelError(
+                f"{self.name}: its tokenizer tells no words apart; is tokenizer.json, or vocab.json and "
+                "merges.txt, in the folder?"
+            )
+        return made
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelMetric(Udf):

@@ -98,6 +98,12 @@ def segmentation(checkpoint: Checkpoint, device: str) -> FindPeople:
         )
     model: Any = checkpoint.load(AutoModelForSemanticSegmentation, device)
     processor: Any = checkpoint.processor()
+    processor.do_center_crop = False  # the mask is of the whole picture
+    if getattr(processor, "do_pad", False):
+        raise ModelError(
+            f"{checkpoint.name}: its image processor pads pictures, so its masks are of more than those; "
+            "take a model that resizes them"
+        )
 
     @torch.inference_mode()
     def find(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -126,3 +126,8 @@ def test_other_checkpoints_and_broken_images_are_refused(shown, tmp_path, checkp
     (tmp_path / "config.json").write_text(text.replace('"model_type": "clip"', '"model_type": "bert"'))
     with pytest.raises(ModelError, match="looks with CLIP models"):
         CaptionMatch(settings=ModelSettings(model=str(tmp_path))).setup(Worker("cpu", files))
+    (tmp_path / "config.json").write_text(text)
+    for file in tmp_path.glob("*token*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="tokenizer"):
+        CaptionMatch(settings=ModelSettings(model=str(tmp_path))).setup(Worker("cpu", files))

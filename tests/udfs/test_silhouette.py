@@ -6,7 +6,15 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools.coco import COCO
-from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor, pipeline
+from transformers import (
+    MobileNetV2Config,
+    MobileNetV2ForSemanticSegmentation,
+    MobileNetV2ImageProcessor,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+    pipeline,
+)
 
 from schemas.errors import ModelError, RowError
 from schemas.metrics import metric_outputs
@@ -14,9 +22,10 @@ from schemas.pipeline import ModelSettings
 from tests.labelled import labelled_images
 from tests.tiny_pipelines import Folder, with_columns
 from udfs.keypoint_quality import area_under_roc, similar
+from udfs.model_metric import Checkpoint
 from udfs.person_mask import PersonMask
 from udfs.picture import decode, encode
-from udfs.silhouette import Silhouette, overlap
+from udfs.silhouette import Silhouette, overlap, segmentation
 from udfs.udf import Worker
 
 N = 32
@@ -174,6 +183,10 @@ def test_models_that_cannot_look_for_people_are_refused(shown, checkpoint, tmp_p
     refused(tmp_path, "no config.json")
     refused(copied("no_people", id2label={"0": "wall", "1": "tree", "2": "sky"}), "no class `person`")
     refused(copied("another", decoder_hidden_size=24), "cannot load it|has no weights for")
+    padded = copied("padded")
+    facts = json.loads((padded / "preprocessor_config.json").read_text())
+    (padded / "preprocessor_config.json").write_text(json.dumps(facts | {"do_pad": True}))
+    refused(padded, "pads pictures")
     pickled = copied("pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     refused(pickled, "pickle")
@@ -181,6 +194,27 @@ def test_models_that_cannot_look_for_people_are_refused(shown, checkpoint, tmp_p
         Silhouette(settings=ModelSettings(model=str(checkpoint), revision="main")).pinned()
     with pytest.raises(ModelError, match="is not the one"):
         Silhouette(digests=(("model", "another"),)).setup(Worker("cpu", files))
+
+
+def test_a_processor_that_would_crop_shows_the_model_the_whole_picture(tmp_path):
+    model = MobileNetV2ForSemanticSegmentation(
+        MobileNetV2Config(depth_multiplier=0.35, num_labels=2, id2label={0: "wall", 1: "person"})
+    ).eval()
+    model.save_pretrained(tmp_path)
+    MobileNetV2ImageProcessor(
+        size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}
+    ).save_pretrained(tmp_path)
+    seen = []
+    find = segmentation(Checkpoint.find(ModelSettings(model=str(tmp_path))), "cpu")
+    forward = MobileNetV2ForSemanticSegmentation.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            MobileNetV2ForSemanticSegmentation,
+            "forward",
+            lambda self, pixel_values: seen.append(pixel_values.shape[2:]) or forward(self, pixel_values),
+        )
+        assert find([np.zeros((96, 192, 3), np.uint8)])[0].shape == (96, 192)
+    assert seen == [(64, 128)]
 
 
 def test_an_image_that_is_broken_is_named(shown):
