@@ -133,13 +133,15 @@ def with_bounds(policy: "Policy", given: list[str]) -> "Policy":
     return policy
 
 
-def _parsed(text: str) -> float | str | bool:
+def _parsed(text: str) -> int | float | str | bool:
     if text in ("true", "false"):
         return text == "true"
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _by(direction: str, first: str, second: str, rule: str) -> str:

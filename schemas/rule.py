@@ -18,6 +18,7 @@ from pydantic import (
     Discriminator,
     Field,
     StrictBool,
+    StrictInt,
     Tag,
     field_validator,
     model_validator,
@@ -35,8 +36,18 @@ def _no_truth(value: Any) -> Any:
     return value
 
 
-Number = Annotated[float, BeforeValidator(_no_truth), Field(allow_inf_nan=False)]
-Value = StrictBool | float | str
+def _number(value: Any) -> Any:
+    """Whole numbers as float64, so that 1 and 1.0 are one rule, but for those that it cannot hold."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and abs(value) <= 2**53 else value
+
+
+Number = Annotated[
+    StrictInt | Annotated[float, Field(allow_inf_nan=False)],
+    BeforeValidator(_number),
+    BeforeValidator(_no_truth),
+]
+Value = Annotated[StrictBool | StrictInt | float | str, BeforeValidator(_number)]
 
 
 def kind_of(rule: Any) -> str:
@@ -312,11 +323,15 @@ def at_precision(value: Any, kind: pa.DataType, what: str) -> bool | int | float
     if text or truth:
         return value
     if pa.types.is_integer(kind):
-        if not math.isfinite(value) or value != int(value) or abs(value) >= 2.0 ** (kind.bit_width - 1):
+        end = 2 ** (kind.bit_width - 1)
+        if not -end <= value < end or value != int(value):
             raise ValueError(f"{what} is {value}, but the column holds whole numbers ({kind})")
         return int(value)
-    with np.errstate(over="ignore"):
-        exact = float(np.float32(value)) if pa.types.is_float32(kind) else float(value)
+    try:
+        with np.errstate(over="ignore"):
+            exact = float(np.float32(value)) if pa.types.is_float32(kind) else float(value)
+    except OverflowError:
+        exact = math.inf
     if not math.isfinite(exact):
         raise ValueError(f"{what} is {value}, which {kind} cannot hold")
     return exact + 0.0  # -0.0 and 0.0 decide alike

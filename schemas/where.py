@@ -160,6 +160,8 @@ class _Parser:
             with np.errstate(over="ignore"):
                 value = float(np.float32(value)) if pa.types.is_float32(field.type) else float(value)
             return pa.scalar(value, field.type)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, int) and not isinstance(value, bool):
             # A number beyond the column's range is a fair question with a clear answer.
             narrow = abs(value) < 2 ** (field.type.bit_width - 1)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from schemas.errors import ConfigError
 from schemas.policy import Policy, decide, parse_policy
 from schemas.preference import parse_preference_policy
+from schemas.rule import Rule
 from schemas.rule_columns import class_columns, rule_columns
 from schemas.tables import TABLES
 
@@ -179,6 +180,23 @@ def test_what_is_wrong_is_named_with_its_line(rule, message):
         parse_policy(f"name: p\nrules:\n  - {rule}\n", "p.yaml")
     assert message in str(caught.value)
     assert str(caught.value).startswith("p.yaml line ")
+
+
+def test_a_whole_number_of_64_bits_is_compared_exactly():
+    seed = 2**60 + 1
+    seeds = pa.array([seed, seed - 1, seed + 1], pa.int64())
+    for bound in ({"equals": seed}, {"one_of": [seed]}, {"min": seed, "max": seed}):
+        rule = Rule(column="seed", **bound)
+        assert str(seed) in rule.text
+        assert rule.passes(seeds).tolist() == [True, False, False]
+    with pytest.raises(ConfigError, match="holds whole numbers"):
+        parse_policy(f"name: p\nrules:\n  - {{column: seed, min: {2**63}}}\n", "p.yaml")
+    with pytest.raises(ConfigError, match="which float cannot hold"):
+        parse_policy(f"name: p\nrules:\n  - {{column: oks, min: {10**400}}}\n", "p.yaml")
+    same = [
+        parse_policy(f"name: p\nrules:\n  - {{column: seed, min: {n}}}\n", "p.yaml") for n in ("1", "1.0")
+    ]
+    assert same[0].fingerprint == same[1].fingerprint
 
 
 def test_rules_read_facts_and_no_identities_or_paths():
