@@ -22,7 +22,7 @@ from schemas.errors import ConfigError, InputError, StageError
 from schemas.tables import DATASET, subset
 from schemas.yaml_file import did_you_mean
 
-VERSION = 1
+VERSION = 2
 """Raise it when a format changes: a folder that was begun before is refused."""
 
 FORMATS: Mapping[str, tuple[Step, ...]] = {
@@ -125,7 +125,9 @@ def _refuse_inside_lake(release: Release, out: Path) -> None:
     """Maintenance of a lake removes what it does not know from the folders of tables."""
     if "://" in str(out) or ":/" in str(out):
         raise ConfigError(f"{out} is a URL; an export goes to a folder of this machine")
-    if release.lake.store.local and out.resolve().is_relative_to(Path(release.lake.url).resolve()):
+    if release.lake.store.local and out.resolve().is_relative_to(
+        Path(release.lake.store.full("lake.json")).parent.resolve()
+    ):
         raise ConfigError(f"{out} is inside the lake {release.lake.url}; choose a folder outside it")
 
 

@@ -12,6 +12,7 @@ from schemas.errors import ConfigError
 
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _LEAST = timedelta(hours=1)
+_MOST = timedelta(weeks=5_200)
 _SAID = {
     "compact": "small files into large ones",
     "vacuum": "files of versions that no release pins",
@@ -52,6 +53,8 @@ def _age(text: str) -> timedelta:
     if not found:
         raise ConfigError(f"--older-than {text}: no age; give hours, days or weeks, such as 12h, 7d or 2w")
     age = int(found[1]) * _UNITS[found[2]]
+    if age > _MOST:
+        raise ConfigError(f"--older-than {text}: that is before there were lakes; give a century or less")
     if age < _LEAST:
         raise ConfigError(
             f"--older-than {text}: a running process may be about to name files that it wrote minutes ago; "

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from etl.display import checking, console, errors, show_funnel, show_table
 from etl.options import DEFAULT_FILE, PipelineOption, PolicyOption
-from schemas.errors import DeprecatedRelease, LakeError
+from schemas.errors import ConfigError, DeprecatedRelease, LakeError
 
 if TYPE_CHECKING:
     from etl.lake import Lake
@@ -46,15 +46,22 @@ def create(
 
     settings = load_pipeline(pipeline)
     lake = Lake(settings.lake)
+    words = None if notes is None else _read_notes(notes)
     selection = select_images(lake, settings, policy)
     show_funnel(selection)
-    words = notes.read_text("utf-8") if notes else None
     made = publish(lake, settings, selection, name, words, parent)
     console.print(
         f"published release {made.name}: {made.rows:,} rows, dataset version {made.dataset_version}"
     )
     if card:
         console.print(f"its dataset card is {lake.url}/{write_card(made)[-1]}", soft_wrap=True)
+
+
+def _read_notes(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--notes {path}: cannot be read as UTF-8 text: {error}") from error
 
 
 @releases.command("list")

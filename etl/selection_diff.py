@@ -156,6 +156,8 @@ def _distance(
         return None
     scores = pc.cast(rows.column(rule.by), pa.float64()).to_numpy()
     kept = scores[(first < 0) | (first > place)]
+    if np.isnan(kept).all():
+        return None
     worst = np.nanmin(kept) if rule.best == "highest" else np.nanmax(kept)
     return np.abs(scores - worst)
 
@@ -172,8 +174,8 @@ def boundary_sheet(
 
     Raises InputError when there are none.
     """
+    from etl.pictures import read_image
     from etl.sheet import Strip, draw_strips, square, with_keypoints
-    from udfs.picture import decode
 
     if not cases:
         raise InputError("no image comes or goes: there is nothing to show")
@@ -188,7 +190,7 @@ def boundary_sheet(
     for case in cases:
         tiles = []
         for path in (controls[case.sample_id], paths[case.image_id]):
-            pixels = decode(lake.store.read(path), path)[0]
+            pixels = read_image(lake.store, path)
             tiles.append(square(pixels, tile))
         points = seen.get(case.image_id)
         if points is not None:
@@ -206,13 +208,14 @@ def _by_id(lake: Lake, table: str, key: str, ids: list[int], column: str, value:
 def write_diff(lake: Lake, measured: Measured, diff: SelectionDiff, out: Path) -> list[Path]:
     """Writes `changes.csv` with all images that come or go, and `boundary.png`; returns their paths."""
     cases = boundary(diff)
+    sheet = boundary_sheet(lake, measured, cases) if cases else None
     try:
         out.mkdir(parents=True, exist_ok=True)
         files = [out / "changes.csv"]
         csv.write_csv(diff.table(), files[0])
-        if cases:
+        if sheet is not None:
             files.append(out / "boundary.png")
-            boundary_sheet(lake, measured, cases).save(files[1], "PNG")
+            sheet.save(files[1], "PNG")
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written to: {error}") from error
     return files

@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from etl.filter import Measured
 from etl.lake import Lake
 from etl.selection_diff import boundary, boundary_sheet, compare, write_diff
-from schemas.errors import ConfigError, InputError
+from schemas.errors import ConfigError, InputError, RowError
 from schemas.policy import Policy
 from tests.lake_rows import IMAGES, LABELS, METRICS, fill, random_rows
 from udfs.picture import encode
@@ -85,6 +86,20 @@ def test_the_threshold_of_a_ranking_is_the_worst_that_it_keeps(diff):
     near = [float(c.value.removeprefix("oks ")) for c in cases[:3]]
     np.testing.assert_allclose(near, scores[50:53], atol=1e-4)
     assert [c.value for c in cases[6:]] == [""] * 3, "every class has a threshold of its own"
+
+
+def test_a_ranking_of_what_has_no_score_has_no_threshold(diff):
+    rows = diff.rows.set_column(
+        diff.rows.column_names.index("oks"), "oks", pa.nulls(diff.rows.num_rows, pa.float32())
+    )
+    ranked = Policy(name="best", rules=[{"top": 50, "by": "oks"}])
+    cases = boundary(compare(rows, Policy(name="all", rules=[]), ranked), each=3)
+    assert [(c.rule, c.value) for c in cases] == [("top 50 by oks", "")] * 3
+
+
+def test_a_picture_that_is_gone_is_named(lake, diff, tmp_path):
+    with pytest.raises(RowError, match="the image is not there"):
+        write_diff(lake, MEASURED, diff, tmp_path / "out")
 
 
 def _paint(lake: Lake, cases) -> None:

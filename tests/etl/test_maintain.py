@@ -348,7 +348,7 @@ def test_the_command_is_dry_unless_it_is_told(lake, tmp_path):
     assert set(FOREIGN) <= set(tree(lake))
 
 
-@pytest.mark.parametrize("age", ["0d", "0h", "10m", "x", "-1d", "7"])
+@pytest.mark.parametrize("age", ["0d", "0h", "10m", "x", "-1d", "7", "999999w"])
 def test_an_age_that_is_none_or_too_short_is_refused(tmp_path, age):
     file = _pipeline("lake", tmp_path)
     result = CliRunner().invoke(app, ["maintain", "-p", file, f"--older-than={age}"])

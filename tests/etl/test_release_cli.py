@@ -53,6 +53,15 @@ def test_the_list_shows_parents_tags_and_deprecation(folder):
     assert "stable" not in release("list")
 
 
+def test_notes_that_are_no_text_are_refused_before_anything_is_written(folder):
+    (folder / "notes.txt").write_bytes(b"caf\xe9")
+    before = Lake(folder / "lake").tables()
+    result = CliRunner().invoke(app, ["release", "create", "0.3.0", "--notes", "notes.txt"])
+    assert isinstance(result.exception, ConfigError)
+    assert "cannot be read as UTF-8 text" in str(result.exception)
+    assert Lake(folder / "lake").tables() == before
+
+
 def test_show_gives_the_facts_of_the_manifest(folder):
     release("tag", "0.2.0", "stable")
     shown = release("show", "stable")
