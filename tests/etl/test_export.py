@@ -249,6 +249,9 @@ def test_wrong_arguments_are_refused_before_anything_is_written(release, tmp_pat
         with pytest.raises(kind, match=message):
             export_release(release, **given)
     assert not out.exists()
+    by_url = Lake(f"file://{release.lake.url}").release("0.1.0")
+    with pytest.raises(ConfigError, match="inside the lake"):
+        export_release(by_url, "coco", Path(release.lake.url) / "files" / "out")
 
 
 def test_a_full_disk_is_a_sentence_and_not_a_traceback(release, tmp_path, monkeypatch):
