@@ -1,5 +1,6 @@
 """Contact sheets: what a lake holds, to look at."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -234,7 +235,7 @@ def _side(keypoint: int) -> str:
 def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: Any, room: float) -> list[str]:
     """The beginning of a text in two lines of this width."""
     lines = [""]
-    for word in text[:_CHARACTERS].split():
+    for word in _plain(text[:_CHARACTERS]).split():
         grown = f"{lines[-1]} {word}".strip()
         if draw.textlength(grown, font) <= room or not lines[-1]:
             lines[-1] = grown
@@ -244,6 +245,11 @@ def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: Any, room: float) -> li
             lines[-1] += " …"
             break
     return [_cut(draw, line, font, room) for line in lines]
+
+
+def _plain(text: str) -> str:
+    """Letters without their marks: Pillow's own font has none, and draws `café` with a box at its end."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
 
 
 def _cut(draw: ImageDraw.ImageDraw, line: str, font: Any, room: float) -> str:

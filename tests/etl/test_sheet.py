@@ -6,7 +6,7 @@ from PIL import Image
 
 from etl.lake import Lake
 from etl.release import create_release
-from etl.sheet import Sample, contact_sheet, draw_sheet
+from etl.sheet import Sample, Strip, contact_sheet, draw_sheet, draw_strips
 from schemas.errors import InputError, RowError
 from tests.lake_rows import LABELS, fill, selected
 from udfs.picture import encode
@@ -83,6 +83,12 @@ def lake(tmp_path_factory):
     for path in made.table("labels").read(["control_path"]).column(0).to_pylist():
         made.store.write(path, encode(flat((200, 0, 0)), "png"))
     return made
+
+
+def test_letters_that_the_font_lacks_are_drawn_without_their_marks():
+    tiles = [Image.new("RGB", (80, 80))]
+    marked, plain = (draw_strips([Strip(tiles, text, "")], tile=80) for text in ("a café, äé", "a cafe, ae"))
+    assert np.array_equal(np.asarray(marked), np.asarray(plain))
 
 
 def test_a_sheet_of_a_lake_and_of_a_release(lake):
