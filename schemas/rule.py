@@ -17,9 +17,11 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainSerializer,
     StrictBool,
-    StrictInt,
     Tag,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -36,18 +38,19 @@ def _no_truth(value: Any) -> Any:
     return value
 
 
-def _number(value: Any) -> Any:
-    """Whole numbers as float64, so that 1 and 1.0 are one rule, but for those that it cannot hold."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return float(value) if whole and abs(value) <= 2**53 else value
+def _exact(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
+    """Numbers as float64, so that 1 and 1.0 are one rule, but for whole ones that it cannot hold."""
+    large = isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**53
+    return value if large else parse(value)
 
+
+_AS_IT_IS = PlainSerializer(lambda value: value)
+"""Else a whole number would be written as the float that cannot hold it."""
 
 Number = Annotated[
-    StrictInt | Annotated[float, Field(allow_inf_nan=False)],
-    BeforeValidator(_number),
-    BeforeValidator(_no_truth),
+    float, Field(allow_inf_nan=False), WrapValidator(_exact), BeforeValidator(_no_truth), _AS_IT_IS
 ]
-Value = Annotated[StrictBool | StrictInt | float | str, BeforeValidator(_number)]
+Value = Annotated[StrictBool | float | str, WrapValidator(_exact), _AS_IT_IS]
 
 
 def kind_of(rule: Any) -> str:

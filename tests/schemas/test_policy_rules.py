@@ -189,6 +189,7 @@ def test_a_whole_number_of_64_bits_is_compared_exactly():
         rule = Rule(column="seed", **bound)
         assert str(seed) in rule.text
         assert rule.passes(seeds).tolist() == [True, False, False]
+        assert Rule.model_validate_json(rule.model_dump_json()) == rule, "as a manifest keeps it"
     with pytest.raises(ConfigError, match="holds whole numbers"):
         parse_policy(f"name: p\nrules:\n  - {{column: seed, min: {2**63}}}\n", "p.yaml")
     with pytest.raises(ConfigError, match="which float cannot hold"):
