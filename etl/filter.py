@@ -125,8 +125,10 @@ class Measured:
         for policy in policies:
             missing = [table for table in policy.tables if table not in self.metric_fingerprints]
             if missing:
+                add = ", ".join(f"{table.removeprefix('metrics_')}: true" for table in missing)
                 raise ConfigError(
-                    f"policy {policy.name} reads {', '.join(missing)}, which this pipeline has not"
+                    f"policy {policy.name} reads {', '.join(missing)}, which this pipeline has not; put "
+                    f"`metrics: {{{add}}}` into its file, and `posedreamer run` measures that alone"
                 )
         names = list(dict.fromkeys(name for policy in policies for name in policy.columns))
         known = class_columns()

@@ -100,7 +100,9 @@ def test_an_empty_lake_and_a_metric_that_is_not_there_are_said(tmp_path):
     empty = Lake.create(tmp_path / "empty")
     with pytest.raises(InputError, match="no image is measured yet"):
         selected(empty)
-    with pytest.raises(ConfigError, match="policy lenient reads metrics_keypoints"):
+    with pytest.raises(
+        ConfigError, match=r"policy lenient reads metrics_keypoints, .*`metrics: \{keypoints: true\}`"
+    ):
         select(empty, load_policy("lenient"), metric_fingerprints={}, image_fingerprint=IMAGES)
 
 
