@@ -58,10 +58,13 @@ def tell(journal: TrainingLog, part: str, step: int, figures: Mapping[str, float
     log.info(" ".join([part, str(step), *(f"{name} {value:.4g}" for name, value in figures.items())]))
 
 
-def counts(controls: np.ndarray, keypoints: np.ndarray, cells: int) -> np.ndarray:
+def counts(
+    controls: np.ndarray, keypoints: np.ndarray, cells: int, shoes: float | np.ndarray = 0.0
+) -> np.ndarray:
     """(N, cells * cells) float32: what each cell of N pictures counts in a loss.
 
-    controls: (N, S, S, 3) uint8, black where nobody is; keypoints: (N, 17, 2) pixels.
+    controls: (N, S, S, 3) uint8, black where nobody is; keypoints: (N, 17, 2) pixels; shoes: how much more
+    feet count than they do anyway, of all pictures or (N,).
     """
     n, side = controls.shape[:2]
     tile = side // cells
@@ -69,5 +72,6 @@ def counts(controls: np.ndarray, keypoints: np.ndarray, cells: int) -> np.ndarra
     middle = (np.arange(cells) + 0.5) * tile
     off = np.stack(np.meshgrid(middle, middle), -1) - keypoints[:, _FEET, None, None]
     feet = (np.linalg.norm(off, axis=-1) < _REACH * side).any(1)
-    out = 1 + person * (_PERSON_WEIGHT + _FEET_WEIGHT * feet)
+    more = _FEET_WEIGHT + np.broadcast_to(shoes, n)[:, None, None]
+    out = 1 + person * (_PERSON_WEIGHT + more * feet)
     return out.reshape(n, -1).astype(np.float32)

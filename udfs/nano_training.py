@@ -34,7 +34,7 @@ from udfs.keypoint_training import training_poses
 from udfs.keypoints import WEIGHTS
 from udfs.nano_autoencoder import train_vae
 from udfs.nano_model import build
-from udfs.nano_recipes import RECIPES, Recipe, phase_at, steps_of
+from udfs.nano_recipes import RECIPES, Recipe, phase_at, stage_at, steps_of
 from udfs.nano_renders import Pairs, make_pairs
 from udfs.nano_steps import LOG_EVERY, counts, half, log, parts, set_rate, shrunk, tell
 from udfs.nano_text import encode_text, token_ids, train_text
@@ -68,8 +68,11 @@ class Encoded:
     weights: np.ndarray
 
 
-def encode(pipe: Pipe, pairs: Pairs, size: int, length: int) -> Encoded:
-    """Everything goes through the autoencoder once, however long the training is."""
+def encode(pipe: Pipe, pairs: Pairs, size: int, length: int, shoes: float) -> Encoded:
+    """Everything goes through the autoencoder once, however long the training is.
+
+    shoes: how much more feet count where the caption names a colour for shoes.
+    """
     flow = Flow(pipe, max_sequence_length=length)
     with half(pipe.device):
         packed = [
@@ -85,9 +88,12 @@ def encode(pipe: Pipe, pairs: Pairs, size: int, length: int) -> Encoded:
         torch.cat([getattr(part, what) for part in said]).half().cpu().numpy()
         for what in ("tokens", "pooled")
     )
+    more = np.array([shoes if caption["shoes_color"] else 0.0 for caption in pairs.captions])
     weights = [
-        counts(*part, size // flow.factor)
-        for part in zip(parts(pairs.controls, 256), parts(pairs.keypoints, 256), strict=True)
+        counts(controls, keypoints, size // flow.factor, named)
+        for controls, keypoints, named in zip(
+            *(parts(a, 256) for a in (pairs.controls, pairs.keypoints, more)), strict=True
+        )
     ]
     return Encoded(packed[0], packed[1], tokens, pooled, np.concatenate(weights))
 
@@ -122,20 +128,23 @@ def train_transformer(
     for name, parameter in trained.items():
         kept[name].data.copy_(parameter.data)
     optimizer = torch.optim.AdamW(
-        trained.values(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        trained.values(), lr=recipe.transformer[0].rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
     file = work / "transformer.safetensors"
     identity = {name: value for name, value in recipe.facts.items() if name != "sampling_steps"}
     everything = {**trained, **{f"average.{k}": v for k, v in kept.items()}}
     step, _ = checkpoint.resume(file, identity, everything, optimizer)
     network = KeypointNetwork.load(WEIGHTS)
-    steps, data, encoded = steps_of(recipe.transformer), None, 0
+    steps = sum(steps_of(stage.phases) for stage in recipe.transformer)
+    data, encoded = None, (0, 0.0)
     journal = TrainingLog(work / "transformer", step)
     total, began = 0.0, time.perf_counter()
     while step < steps:
-        phase = phase_at(recipe.transformer, step)
-        if data is None or phase.size != encoded:
-            data, encoded = encode(pipe, pairs, phase.size, recipe.model.text_length), phase.size
+        stage, done = stage_at(recipe.transformer, step)
+        phase, planned = phase_at(stage.phases, done), steps_of(stage.phases)
+        if data is None or encoded != (phase.size, stage.shoes):
+            encoded = phase.size, stage.shoes
+            data = encode(pipe, pairs, phase.size, recipe.model.text_length, stage.shoes)
         rng = np.random.default_rng([recipe.seed, 2, step])
         rows = rng.choice(len(pairs), phase.batch, replace=False)
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
@@ -146,7 +155,7 @@ def train_transformer(
         )
         levels = _levels(flow, phase.batch, latents.shape[1], phase.first, generator).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
-        set_rate(optimizer, recipe.rate, step, steps, min(200, steps // 4 + 1))
+        set_rate(optimizer, stage.rate, done, planned, min(200, planned // 4 + 1))
         with half(device):
             velocity = flow.velocity(
                 noised(latents, noise, levels),
