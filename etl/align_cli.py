@@ -101,6 +101,10 @@ def evaluate(
     base: Annotated[Path, typer.Argument(help="a pipeline file that was run")],
     aligned: Annotated[Path, typer.Argument(help="one with the same lake and plan and another generator")],
     out: Annotated[Path | None, typer.Option(help="folder for the table and a side-by-side sheet")] = None,
+    unit: Annotated[
+        Literal["pose", "sequence"] | None,
+        typer.Option(help="what the bootstrap draws; by default sequences where there are 8, else poses"),
+    ] = None,
 ) -> None:
     """Compare the images of two pipelines that differ in their generator alone."""
     from etl.evaluate import evaluate_pipelines
@@ -112,7 +116,7 @@ def evaluate(
     if one.lake != other.lake:
         raise ConfigError(f"{base} and {aligned} have different lakes: put both generators' images in one")
     lake = Lake(one.lake)
-    found = evaluate_pipelines(lake, one, other)
+    found = evaluate_pipelines(lake, one, other, unit)
     _show(found)
     if out is not None:
         for path in write_evaluation(lake, found, out):

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from etl.lake import Lake
 from etl.preferences import joined, seed_groups, sequences_of
+from etl.stage import Stage
 from etl.stages import Stages
 from etl.table import computed_by
 from schemas.errors import InputError
@@ -47,6 +48,7 @@ class Measure:
         base, aligned: means.
         difference: aligned less base, with its 95 % interval.
         n: images, or pairs of seeds, on each side.
+        units: poses or sequences that these are of: what the bootstrap drew from.
     """
 
     name: str
@@ -55,6 +57,12 @@ class Measure:
     aligned: float
     difference: Interval
     n: int
+    units: int
+
+    @property
+    def enough(self) -> bool:
+        """Whether its interval may be trusted."""
+        return self.units >= ENOUGH_UNITS
 
 
 @dataclass(frozen=True)
@@ -89,12 +97,13 @@ class Evaluation:
         """Whether OKS rose beyond its interval, and what fell beyond its own."""
         oks = self.oks.difference
         said = (
-            "higher beyond the 95 % interval" if oks.low > 0
+            f"compared on too few {self.unit}s to say" if not self.oks.enough
+            else "higher beyond the 95 % interval" if oks.low > 0
             else "lower beyond the 95 % interval" if oks.high < 0
             else "no different as far as these images can tell"
         )  # fmt: skip
         yield f"Mean OKS of the aligned model is {said}."
-        fallen = [m.name for m in self.measures[1:] if m.difference.high < 0]
+        fallen = [m.name for m in self.measures[1:] if m.enough and m.difference.high < 0]
         if fallen:
             yield f"Fallen beyond the 95 % interval: {'; '.join(fallen)}."
 
@@ -111,7 +120,8 @@ class Evaluation:
             },
             "measures": [
                 {
-                    "name": m.name, "kind": m.kind, "n": m.n, "base": m.base, "aligned": m.aligned,
+                    "name": m.name, "kind": m.kind, "n": m.n, "units": m.units,
+                    "base": m.base, "aligned": m.aligned,
                     "difference": m.difference.mean, "low": m.difference.low, "high": m.difference.high,
                 }
                 for m in self.measures
@@ -123,7 +133,9 @@ class Evaluation:
         """Measure with its unit, base, aligned, difference, 95 % interval, n; as text."""
         for m in self.measures:
             d = m.difference
-            interval = f"{_text(d.low, m.kind, '+')} to {_text(d.high, m.kind, '+')}"
+            interval = (
+                f"{_text(d.low, m.kind, '+')} to {_text(d.high, m.kind, '+')}{'' if m.enough else ' *'}"
+            )
             means = _text(m.base, m.kind), _text(m.aligned, m.kind), _text(d.mean, m.kind, "+")
             unit = {"share": ", %", "levels": ", levels"}.get(m.kind, "")
             yield f"{m.name}{unit}", *means, interval, m.n
@@ -135,10 +147,10 @@ class Evaluation:
             f"images and seeds; intervals are bootstrapped over {self.units:,} {self.unit}s. Seeds differ: "
             "mean absolute difference of the pixels of two seeds of one sample, of 255 levels."
         )
-        if self.units < ENOUGH_UNITS:
+        if not all(m.enough for m in self.measures):
             yield (
-                f"{self.units:,} {self.unit}s are too few for the intervals to be trusted: they are narrower "
-                f"than they should be below {ENOUGH_UNITS}."
+                f"* Of fewer than {ENOUGH_UNITS} {self.unit}s, too few for an interval to be trusted: it is "
+                "narrower than it should be."
             )
         yield (
             f"Images in which nobody was found count as OKS 0: {self.nobody[0]:,} of base, "
@@ -166,11 +178,11 @@ class Side:
 
 
 def evaluate_pipelines(
-    lake: Lake, base: Pipeline, aligned: Pipeline, unit: Literal["pose", "sequence"] = "pose"
+    lake: Lake, base: Pipeline, aligned: Pipeline, unit: Literal["pose", "sequence"] | None = None
 ) -> Evaluation:
     """Compares the images of two pipelines that differ in their generator alone; see `evaluate`.
 
-    Raises InputError when they have not the same samples.
+    Raises InputError when they have not the same samples, or encode or measure their images differently.
     """
     one, other = (Stages.latest(lake, pipeline, as_run=True) for pipeline in (base, aligned))
     if one.sample_fingerprints != other.sample_fingerprints:
@@ -179,6 +191,18 @@ def evaluate_pipelines(
         )
     if one.labels.fingerprint.value != other.labels.fingerprint.value:
         raise InputError("the two pipelines have different bodies, so their images show different things")
+    if base.image != aligned.image:
+        raise InputError(
+            "the two pipelines write their images differently (`image`), which metrics see: only the "
+            "generator may differ"
+        )
+    for metric in one.metrics:
+        for twin in other.metrics:
+            if metric.table == twin.table and (changed := _otherwise(metric, twin)):
+                raise InputError(
+                    f"the two pipelines measure {metric.name} differently ({', '.join(changed)}): only the "
+                    "generator may differ"
+                )
     return evaluate(
         lake,
         sample_fingerprints=one.sample_fingerprints,
@@ -189,6 +213,13 @@ def evaluate_pipelines(
     )
 
 
+def _otherwise(metric: Stage, twin: Stage) -> list[str]:
+    """What differs between two computations of one metric but the images."""
+    facts, others = metric.fingerprint.ingredients, twin.fingerprint.ingredients
+    names = sorted({*facts, *others} - {"upstream.images"})
+    return [name for name in names if facts.get(name) != others.get(name)]
+
+
 def evaluate(
     lake: Lake,
     *,
@@ -196,7 +227,7 @@ def evaluate(
     label_fingerprint: str,
     base: Side,
     aligned: Side,
-    unit: Literal["pose", "sequence"] = "pose",
+    unit: Literal["pose", "sequence"] | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Evaluation:
@@ -206,7 +237,8 @@ def evaluate(
     `VARIETY_SAMPLES` samples are opened. Colours are compared where both sides measured them.
 
     sample_fingerprints, label_fingerprint: the plans, and the labels with the control images. unit: what
-    the bootstrap draws: what was held out as a whole, since frames of one sequence resemble each other.
+    the bootstrap draws: what was held out as a whole, since frames of one sequence resemble each other; by
+    default sequences where there are enough of them, else poses.
     seed, resamples: of the bootstrap. Raises InputError when no sample has a measured image on both sides.
     """
     names = ["sample_id", "pose_id", "caption_id", "draw"]
@@ -230,7 +262,11 @@ def evaluate(
     for side in SIDES:
         rows[f"{side}_oks"] = rows[f"{side}_oks"].fillna(0.0)
     poses = rows["pose_id"].to_numpy()
-    rows["unit"] = poses if unit == "pose" else sequences_of(lake, poses)
+    if unit != "pose":
+        rows["unit"] = sequences_of(lake, poses)
+        unit = unit or ("sequence" if rows["unit"].nunique() >= ENOUGH_UNITS else "pose")
+    if unit == "pose":
+        rows["unit"] = poses
     measures = [
         _compare(name, kind, a, b, rows["unit"].to_numpy(), seed, resamples)
         for name, kind, a, b in _measured(rows)
@@ -302,10 +338,12 @@ def _compare(
     base, aligned = np.asarray(base, np.float64), np.asarray(aligned, np.float64)
     known = ~(np.isnan(base) | np.isnan(aligned))
     base, aligned = base[known], aligned[known]
-    difference = mean_interval(aligned - base, np.asarray(units)[known], resamples=resamples, seed=seed)
+    units = np.asarray(units)[known]
+    difference = mean_interval(aligned - base, units, resamples=resamples, seed=seed)
     if difference is None:
         return None
-    return Measure(name, kind, float(base.mean()), float(aligned.mean()), difference, int(known.sum()))
+    means = float(base.mean()), float(aligned.mean())
+    return Measure(name, kind, *means, difference, len(base), len(np.unique(units)))
 
 
 def _variety(lake: Lake, rows: pd.DataFrame, samples: Sequence[str]) -> dict[str, np.ndarray]:

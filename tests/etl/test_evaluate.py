@@ -76,7 +76,7 @@ class Made:
             read = random_rows("metrics_colors", n, seed, fingerprint=COLORS, image_id=ids, **colors)
             self.lake.table("metrics_colors").append(read)
 
-    def compare(self, colors: bool = False, **more):
+    def compare(self, colors: bool = False, unit="pose", **more):
         metrics = {"metrics_keypoints": METRICS} | ({"metrics_colors": COLORS} if colors else {})
         return evaluate(
             self.lake,
@@ -84,6 +84,7 @@ class Made:
             label_fingerprint=LABELS,
             base=Side(BASE, metrics),
             aligned=Side(ALIGNED, metrics),
+            unit=unit,
             **more,
         )
 
@@ -133,6 +134,7 @@ def test_where_sequences_were_held_out_they_are_what_is_drawn(made):
     assert by_sequence.facts()["interval"]["method"] == "percentile bootstrap over sequences"
     assert by_sequence.facts()["interval"]["units"] == 10
     assert "bootstrapped over 10 sequences." in by_sequence.markdown()
+    assert made.compare(unit=None).oks == by_sequence.oks, "unless another is asked for"
 
 
 def test_too_few_units_for_an_interval_are_said(tmp_path):
@@ -140,7 +142,24 @@ def test_too_few_units_for_an_interval_are_said(tmp_path):
         made = Made(tmp_path / str(poses), poses)
         made.side(BASE, [0.5] * 2 * poses)
         made.side(ALIGNED, [0.6] * 2 * poses)
-        assert ("7 poses are too few for the intervals" in made.compare().markdown()) == few
+        found = made.compare()
+        assert ("Of fewer than 8 poses, too few for an interval" in found.markdown()) == few
+        assert ("too few poses to say" in " ".join(found.verdict())) == few
+
+
+def test_a_measure_of_few_poses_has_no_verdict(made):
+    """Three poses show shoes, and all fell: an interval of no width that says nothing."""
+    known = [True] * 6 + [None] * 34
+    words = {f"{c}_color_right": [None] * 40 for c in ("top", "bottom", "background")}
+    made.side(BASE, [0.5] * 40, colors={**words, "shoes_color_right": known})
+    fallen = [None if right is None else False for right in known]
+    made.side(ALIGNED, [0.5] * 40, colors={**words, "shoes_color_right": fallen})
+    found = made.compare(colors=True)
+    shoes = named(found)["shoes colour right"]
+    assert (shoes.difference.mean, shoes.n, shoes.units) == (-1.0, 6, 3)
+    assert not any("shoes" in line for line in found.verdict())
+    assert "-100.0 to -100.0 *" in found.markdown()
+    assert "Of fewer than 8 poses" in found.markdown()
 
 
 def test_what_fell_is_named_below_the_verdict(made):
