@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from etl.evaluate import Evaluation, evaluate_pipelines
 from etl.lake import Lake
-from etl.preferences import DEFAULT, Preferences, load_preference_policy
+from etl.preferences import DEFAULT, Preferences, check_measured, load_preference_policy
 from etl.run import choose_preferences, run_stages
 from etl.stage import Progress
+from etl.stages import Stages
+from etl.table import computed_by
 from schemas.errors import ConfigError, InputError
 from schemas.pipeline import DPO, AdapterSettings, DiffusionSettings, Pipeline
 from schemas.plan import Part
@@ -52,8 +54,8 @@ class AlignSettings:
         split: what is held out: whole sequences, so that no frame just before or after a test pose was
             learnt, or poses.
         share: of the poses that are used at all; less is quicker.
-        test_seed: of the comparison's plan, whose captions, cameras and image seeds are other ones than
-            the pipeline's; None: the pipeline's seed plus 1.
+        test_seed: of the comparison's plan, whose cameras, image seeds and captions of the grammar are other
+            ones than the pipeline's; None: the pipeline's seed plus 1. Captions of files are the same ones.
         policy: of preferences; None: the built-in one.
     """
 
@@ -74,6 +76,8 @@ class AlignSettings:
                 raise ConfigError(
                     f"--{name.replace('_', '-')} {getattr(self, name)}: not a share of the poses"
                 )
+        if self.test_seed is not None and not -(2**63) <= self.test_seed < 2**63:
+            raise ConfigError(f"--test-seed {self.test_seed}: has to fit into 64 bits")
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,7 @@ class Alignment:
 
 def candidate_pipeline(pipeline: Pipeline, settings: AlignSettings) -> Pipeline:
     """The base generator's images to choose from: some seeds each of the poses to learn from."""
-    kept = 1 - settings.held_out
-    part = Part(low=0, high=kept * settings.share, by=settings.split)
+    part = _part(pipeline, settings, 0, (1 - settings.held_out) * settings.share)
     return _derived(pipeline, settings.candidates, pipeline.plan.seed, part)
 
 
@@ -105,7 +108,7 @@ def held_out_pipelines(
 ) -> tuple[Pipeline, Pipeline]:
     """The held-out samples as the base paints them and as it does with the adapter."""
     kept = 1 - settings.held_out
-    part = Part(low=kept, high=kept + settings.held_out * settings.share, by=settings.split)
+    part = _part(pipeline, settings, kept, kept + settings.held_out * settings.share)
     seed = pipeline.plan.seed + 1 if settings.test_seed is None else settings.test_seed
     base = _derived(pipeline, TEST_DRAWS, seed, part)
     return base, with_adapter(base, adapter)
@@ -143,8 +146,9 @@ def align(
         chose: is told which pairs were chosen, before the training.
 
     Raises ConfigError or ModelError for a generator that cannot be trained, a policy, a folder or a
-    precision that will not do, all of them before any work; InputError where there are no pairs or no
-    held-out poses; and what the stages and the training raise.
+    precision that will not do, all of them before any work; InputError before the first image where there
+    are no poses to learn from or to compare on, and where there are no pairs; and what the stages and the
+    training raise.
     """
     if not isinstance(pipeline.generator, DiffusionSettings):
         raise ConfigError(
@@ -153,18 +157,24 @@ def align(
         )
     from etl.train import make_folder, train_dpo
 
-    _check_at_once(pipeline.generator, settings, training, cpu)
+    candidates = candidate_pipeline(pipeline, settings)
+    _check_at_once(pipeline.generator, candidates, settings, training, cpu)
     make_folder(out / DPO)
     lake = Lake.create(pipeline.lake)
     failed: dict[str, int] = {}
 
-    def run(name: str, one: Pipeline) -> None:
+    def run(name: str, one: Pipeline, last: str | None = None) -> None:
         with watching(name) as watch:
-            report = run_stages(lake, one, watch=watch)
+            report = run_stages(lake, one, last=last, watch=watch)
         for stage, count in report.failed.items():
             failed[stage] = max(count, failed.get(stage, 0))
 
-    candidates = candidate_pipeline(pipeline, settings)
+    for name, one in (
+        ("poses to learn from", candidates),
+        ("held-out poses", held_out_pipelines(pipeline, settings, out)[0]),
+    ):
+        run(name, one, last="samples")
+        _check_poses(lake, one, name, settings)
     run("candidates", candidates)
     chosen = choose_preferences(lake, candidates, settings.policy)
     chose(chosen)
@@ -194,13 +204,46 @@ def align(
     return Alignment(chosen, report, report.path, evaluation, failed)
 
 
+def _part(pipeline: Pipeline, settings: AlignSettings, low: float, high: float) -> Part:
+    """From `low` to `high` of the poses that the pipeline itself plans."""
+    whole = pipeline.plan.part or Part(by=settings.split)
+    if whole.by != settings.split and (whole.low, whole.high) != (0, 1):
+        raise ConfigError(
+            f"plan.part takes some of the {whole.by}s, so align can only divide {whole.by}s further: "
+            f"--split {whole.by}"
+        )
+    width = whole.high - whole.low
+    return Part(low=whole.low + width * low, high=min(whole.low + width * high, 1.0), by=settings.split)
+
+
+def _check_poses(lake: Lake, pipeline: Pipeline, what: str, settings: AlignSettings) -> None:
+    """Raises InputError where there are none."""
+    stages = Stages.latest(lake, pipeline)
+    if lake.table("samples").dataset().count_rows(filter=computed_by(stages.sample_fingerprints)):
+        return
+    if not lake.table("poses").dataset().count_rows():
+        raise InputError(
+            "no pose was read from the sources; the tables `rejected` and `failures` say why "
+            "(posedreamer status)"
+        )
+    hint = "--split pose, another --held-out" if settings.split == "sequence" else "another --held-out"
+    raise InputError(
+        f"there are no {what}: divided by {settings.split}, none is on that side; {hint} or more poses help"
+    )
+
+
 def _check_at_once(
-    generator: DiffusionSettings, settings: AlignSettings, training: DpoTraining, cpu: bool
+    generator: DiffusionSettings,
+    candidates: Pipeline,
+    settings: AlignSettings,
+    training: DpoTraining,
+    cpu: bool,
 ) -> None:
     """Raises here what would otherwise come after hours of candidates."""
     from udfs.trainable import find_trainable
 
-    load_preference_policy(settings.policy or DEFAULT)
+    measured = [f"metrics_{name}" for name, asked in candidates.metrics if asked]
+    check_measured(load_preference_policy(settings.policy or DEFAULT), measured)
     find_trainable(generator)
     if training.mixed_precision == "fp16":  # torch takes seconds to import
         from udfs.training import check_precision

@@ -1,6 +1,6 @@
 """Applies a preference policy to measured images that differ in their seed alone. Opens no image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -94,12 +94,7 @@ def prefer(
     The same call on the same rows writes nothing. Raises ConfigError for a policy that reads a table which
     is not among the metrics, and InputError when nothing was measured.
     """
-    lacking = [table for table in policy.tables if table not in metric_fingerprints]
-    if lacking:
-        raise ConfigError(
-            f"preference policy {policy.name} reads {', '.join(lacking)}, which this pipeline does not "
-            "measure: see `metrics` in the pipeline file"
-        )
+    check_measured(policy, metric_fingerprints)
     used = {table: metric_fingerprints[table] for table in policy.tables}
     images = images_of(lake, image_fingerprint, sample_fingerprints).sort_by("image_id")
     rows = images
@@ -141,6 +136,16 @@ def prefer(
         {name: int(count) for name, count in zip(OUTCOMES, counts, strict=True) if count},
         written,
     )
+
+
+def check_measured(policy: PreferencePolicy, tables: Collection[str]) -> None:
+    """Raises ConfigError for a policy that reads a metric which is not in the tables."""
+    lacking = [table for table in policy.tables if table not in tables]
+    if lacking:
+        raise ConfigError(
+            f"preference policy {policy.name} reads {', '.join(lacking)}, which this pipeline does not "
+            "measure: see `metrics` in the pipeline file"
+        )
 
 
 def joined(fingerprints: Sequence[str]) -> str:

@@ -181,9 +181,10 @@ def run_stages(
     pipeline: Pipeline,
     *,
     retry: bool = False,
+    last: str | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> RunReport:
-    """Computes what every stage lacks, in order.
+    """Computes what every stage lacks, in order, up to the stage `last` of every round.
 
     Raises StageError when a stage cannot go on; a policy or a model file that is not there is said before
     any work is done.
@@ -231,6 +232,8 @@ def run_stages(
                 picked.append(stages.picking.pick())
             for stage in stages.computing:
                 compute(stage, stages.round)
+                if stage.name == last:
+                    break
     return RunReport(tuple(reports), {name: n for name, n in failed.items() if n}, tuple(picked))
 
 

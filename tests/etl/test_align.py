@@ -2,17 +2,23 @@
 
 import json
 
+import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from etl.align import AlignSettings, candidate_pipeline, held_out_pipelines
 from etl.cli import app
 from etl.lake import Lake
 from etl.settings import load_pipeline
-from schemas.errors import ConfigError, ModelError
+from schemas.errors import ConfigError, InputError, ModelError
 from schemas.pipeline import AdapterSettings, DiffusionSettings
+from schemas.plan import Part
 from tests.tiny_pipelines import sd_controlnet
+from udfs.keypoints import WEIGHTS
 from udfs.nano_model import TINY, build
+from udfs.random_poses import random_poses
 
 PIPELINE = """\
 lake: lake
@@ -137,7 +143,7 @@ def test_candidates_differ_in_their_seed_alone_and_leave_an_older_adapter_out(ho
     assert base.plan.part.low == pytest.approx(candidates.plan.part.high)
 
 
-def test_no_dpo_paints_as_if_the_adapter_were_not_there(home, said):
+def test_no_dpo_paints_as_if_the_adapter_were_not_there(home, said, tmp_path_factory):
     adapter = next((home / "out" / "dpo").glob("*.safetensors"))
     text = PIPELINE.replace("every: 300", "every: 400").replace("lake: lake", "lake: other")
     (home / "plain.yaml").write_text(text)
@@ -155,6 +161,18 @@ def test_no_dpo_paints_as_if_the_adapter_were_not_there(home, said):
         invoke("run", home / "plain.yaml", "--no-dpo")
     shown = invoke("evaluate", home / "plain.yaml", home / "worn.yaml")
     assert "mean OKS" in shown
+    # What else differs would pass for what the adapter does.
+    detector = tmp_path_factory.mktemp("detector") / "keypoints.safetensors"
+    weights = {name: value * 0.9 for name, value in load_file(WEIGHTS).items()}
+    with safe_open(WEIGHTS, "pt") as file:
+        save_file(weights, detector, file.metadata())
+    for more, words in (
+        (f"metrics: {{keypoints: {{weights: {detector}}}}}\n", "measure keypoints differently .models"),
+        ("image: {quality: 30}\n", "write their images differently"),
+    ):
+        (home / "other.yaml").write_text((home / "worn.yaml").read_text() + more)
+        with pytest.raises(InputError, match=words):
+            invoke("evaluate", home / "plain.yaml", home / "other.yaml")
 
 
 def test_what_cannot_be_aligned_is_said_before_any_work(home, tmp_path):
@@ -168,11 +186,23 @@ def test_what_cannot_be_aligned_is_said_before_any_work(home, tmp_path):
     sd_controlnet().save_pretrained(tmp_path / "sd")
     (tmp_path / "sd.yaml").write_text(PIPELINE.replace("tiny", "sd"))
     (tmp_path / "tiny.yaml").write_text(PIPELINE.replace("model: tiny", f"model: {home / 'tiny'}"))
+    text = (tmp_path / "tiny.yaml").read_text()
+    (tmp_path / "part.yaml").write_text(text.replace("[32, 32]", "[32, 32], part: {high: 0.5}"))
     (tmp_path / "fp16.yaml").write_text("mixed_precision: fp16\n")
+    (tmp_path / "sharp.yaml").write_text("name: sharp\nscore: sharpness\n")
     (tmp_path / "file").write_text("")
     for name, out, more, kind, words in (
         ("sd", "out", (), ModelError, "training supports FluxControlPipeline"),
         ("tiny", "out", ("--policy", "papr"), ConfigError, "'papr' is neither .*did you mean paper"),
+        (
+            "tiny",
+            "out",
+            ("--policy", tmp_path / "sharp.yaml"),
+            ConfigError,
+            "reads metrics_image_quality, which",
+        ),
+        ("tiny", "out", ("--test-seed", 10**20), ConfigError, "has to fit into 64 bits"),
+        ("part", "out", (), ConfigError, "plan.part takes some of the poses.*--split pose"),
         ("tiny", "file", (), ConfigError, "no folder can be made there"),
         ("tiny", "out", ("--config", tmp_path / "fp16.yaml", "--cpu"), ConfigError, "fp16 needs a GPU"),
     ):
@@ -188,3 +218,24 @@ def test_what_cannot_be_aligned_is_said_before_any_work(home, tmp_path):
     ):
         with pytest.raises(ConfigError, match=wrong[0]):
             invoke("align", home / "pipeline.yaml", "--out", tmp_path / "out", *wrong)
+
+
+def test_a_part_of_the_poses_is_divided_further(home):
+    pipeline = load_pipeline(home / "pipeline.yaml")
+    part = Part(low=0.5, high=1.0, by="sequence")
+    some = pipeline.model_copy(update={"plan": pipeline.plan.model_copy(update={"part": part})})
+    candidates = candidate_pipeline(some, SETTINGS).plan.part
+    held_out = held_out_pipelines(some, SETTINGS, home / "x.safetensors")[0].plan.part
+    assert (candidates.low, candidates.high) == pytest.approx((0.5, 0.8))
+    assert (held_out.low, held_out.high) == pytest.approx((0.8, 1.0))
+
+
+def test_without_poses_on_one_side_no_image_is_painted(home, tmp_path):
+    """One sequence cannot be divided by sequence."""
+    np.savez(tmp_path / "one.npz", **random_poses(6, 1))
+    text = PIPELINE.replace("{name: demo, path: bundled, every: 300}", "{name: one, path: one.npz}")
+    (tmp_path / "one.yaml").write_text(text.replace("model: tiny", f"model: {home / 'tiny'}"))
+    for held_out, side in ((0.05, "held-out poses"), (0.9, "poses to learn from")):
+        with pytest.raises(InputError, match=f"there are no {side}: divided by sequence.* --split pose"):
+            invoke("align", tmp_path / "one.yaml", "--out", tmp_path / "out", "--held-out", held_out, "--cpu")
+    assert not Lake(tmp_path / "lake").table("images").exists()
