@@ -144,6 +144,8 @@ def show_preferences(chosen: "Preferences") -> None:
     )
     rows = [(what, count, f"{count / chosen.groups:.1%}") for what, count in chosen.outcomes.items()]
     show_table(title, ("groups", "number", "share"), rows)
+    if chosen.pairs:
+        console.print(f"The choice is called {chosen.fingerprint}; `posedreamer train dpo` learns it.")
     if chosen.unmeasured:
         console.print(f"{chosen.unmeasured:,} images are not measured yet and were left out")
     if chosen.images == chosen.groups:

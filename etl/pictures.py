@@ -56,5 +56,5 @@ def read_image(store: Store, path: str, sha256: str | None = None) -> np.ndarray
     except FileNotFoundError:
         raise RowError(f"{path}: the image is not there; `posedreamer release verify` lists all") from None
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise RowError(f"{path}: not the file that was published: its SHA-256 differs")
+        raise RowError(f"{path}: not the file that its row speaks of: its SHA-256 differs")
     return decode(data, path)[0]

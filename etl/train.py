@@ -9,7 +9,7 @@ from typing import Any
 
 from etl.fingerprints import software
 from etl.training_rows import LakeRows, control_rows, preference_rows
-from schemas.errors import ConfigError, InputError
+from schemas.errors import ConfigError, InputError, ModelError
 from schemas.ids import text_hash
 from schemas.pipeline import DiffusionSettings, Pipeline
 from schemas.training import ControlTraining, DpoTraining, TrainingSettings
@@ -31,6 +31,7 @@ class Report:
         step: optimiser steps in all.
         learnt, held_out: rows.
         values: what was logged last, of whichever call.
+        source: where the rows come from, as in the lineage.
     """
 
     path: Path | None
@@ -38,6 +39,7 @@ class Report:
     learnt: int
     held_out: int
     values: Mapping[str, float]
+    source: Mapping[str, object]
 
 
 def train_control(
@@ -183,7 +185,7 @@ def _train(
         if done.ran or not _is_made(path, lineage, settings):
             _save(flow, part, path, lineage, found.lake.url, done.values)
     accelerator.wait_for_everyone()
-    return Report(path, done.step, len(learnt), len(held_out), done.values)
+    return Report(path, done.step, len(learnt), len(held_out), done.values, found.source)
 
 
 def _part(flow: Any, settings: TrainingSettings) -> Any:
@@ -192,6 +194,11 @@ def _part(flow: Any, settings: TrainingSettings) -> Any:
 
     if isinstance(settings, ControlTraining) and settings.full:
         return Whole.of(flow)
+    if isinstance(settings, DpoTraining) and not flow.has_control:
+        raise ModelError(
+            "generator: its transformer has no channels for a control image, so it cannot be aligned yet: "
+            "add a control LoRA to `adapters`, or train one (posedreamer train control)"
+        )
     taken = getattr(flow.transformer, "peft_config", {})
     name = "dpo" if isinstance(settings, DpoTraining) else "control"
     while name in taken:

@@ -91,7 +91,8 @@ def dpo(
     config: Config = None,
     data: Data = None,
     selection: Annotated[
-        str | None, typer.Option(help="which choice of pairs; by default the newest")
+        str | None,
+        typer.Option(help="which choice of pairs; by default the newest, where one policy chose"),
     ] = None,
     beta: Annotated[float | None, typer.Option(help="how strongly it is held to the base")] = None,
     winner_weight: Annotated[float | None, typer.Option(help="weight of the winners' own loss")] = None,
@@ -146,6 +147,8 @@ def training_settings(kind: type[Settings], config: Path | None, **given: object
         return kind.model_validate({**settings.model_dump(), **options})
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
+        if not wrong["loc"]:  # of several settings together
+            raise ConfigError(wrong["msg"].removeprefix("Value error, ")) from error
         name = str(wrong["loc"][0]).replace("_", "-")
         raise ConfigError(f"--{name}: {wrong['msg']}, not {wrong['input']!r}") from error
 
@@ -175,6 +178,8 @@ def _show(report: "Report", settings: TrainingSettings) -> None:
     if report.values:
         show_table("Measured", ("what", "value"), [(k, float(v)) for k, v in sorted(report.values.items())])
     rows = f"{report.learnt:,} rows learnt, {report.held_out:,} held out"
+    if "selection" in report.source:
+        rows += f", of the choice of pairs {report.source['selection']}"
     if report.path is None:
         console.print(f"Stopped at step {report.step:,} of {settings.steps:,}; the same command goes on.")
         raise typer.Exit(STOPPED)

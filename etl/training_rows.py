@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,13 +10,13 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from etl.lake import Lake
+from etl.pictures import read_image
 from etl.preferences import joined
 from etl.stages import Stages
 from etl.table import computed_by
 from schemas.errors import InputError
 from schemas.ids import text_hash, uniform
 from schemas.pipeline import Pipeline
-from udfs.picture import decode
 
 if TYPE_CHECKING:
     from udfs.encoded import Rows
@@ -32,21 +32,18 @@ class LakeRows:
         rows: what the trainer encodes; picture names are paths of the lake.
         source: where they come from: table, version, release or selection.
         contents: hash of all pictures' digests and prompts, in order: the same rows again.
+        digests: SHA-256 of each picture's file, by its path.
     """
 
     lake: Lake
     rows: "Rows"
     source: Mapping[str, object]
     contents: str
+    digests: Mapping[str, str] = field(repr=False)
 
     def read(self, path: str) -> np.ndarray:
-        """(H, W, 3) uint8 of a picture. Raises InputError when the file is gone, RowError for damage."""
-        try:
-            return decode(self.lake.store.read(path), path)[0]
-        except FileNotFoundError as error:
-            raise InputError(
-                f"the lake {self.lake.url} has lost {path}; `posedreamer run` makes it again"
-            ) from error
+        """(H, W, 3) uint8 of a picture. Raises RowError when the file is gone, another one or damaged."""
+        return read_image(self.lake.store, path, self.digests[path])
 
     def split(self, share: float) -> tuple[np.ndarray, np.ndarray]:
         """Places of the rows to learn from, and of those held out; all rows of a pose are in one of them."""
@@ -82,7 +79,7 @@ def preference_rows(pipeline: Pipeline, selection: str | None = None) -> LakeRow
     """Winner, loser, control image and prompt of the preferred pairs among a pipeline's images.
 
     selection: which choice of pairs to take, as in `preferences`; by default the newest of this pipeline's.
-    Raises InputError when none was made yet.
+    Raises InputError when none was made yet, or by several policies.
     """
     lake = Lake(pipeline.lake)
     stages = Stages.latest(lake, pipeline, as_run=True)
@@ -137,7 +134,10 @@ def _images(lake: Lake, stages: Stages) -> pd.DataFrame:
 
 
 def _newest(lake: Lake, stages: Stages) -> str | None:
-    """The choice of pairs among this pipeline's images of this plan that was first made last."""
+    """The choice of pairs among this pipeline's images of this plan, as it measures them, that was made last.
+
+    Raises InputError when several policies chose: which of them is meant is not known.
+    """
     table = lake.table("fingerprints")
     if not table.exists():
         return None
@@ -147,10 +147,19 @@ def _newest(lake: Lake, stages: Stages) -> str | None:
         "upstream.images": stages.images.fingerprint.value,
         "upstream.samples": joined(stages.sample_fingerprints),
     }
+    metrics = {f"upstream.{metric.table}": metric.fingerprint.value for metric in stages.metrics}
+    found: dict[str, str] = {}
     for row in known.to_pylist():
-        if mine.items() <= json.loads(row["ingredients"]).items():
-            return row["fingerprint"]
-    return None
+        made = json.loads(row["ingredients"])
+        measured = {name: value for name, value in made.items() if name.startswith("upstream.metrics_")}
+        if mine.items() <= made.items() and measured.items() <= metrics.items():
+            found.setdefault(made["upstream.policy"], row["fingerprint"])
+    if len(found) > 1:
+        raise InputError(
+            f"{len(found)} policies chose pairs among these images, {', '.join(found.values())}: name the "
+            "choice to learn with --selection; `posedreamer preferences --policy` says which is whose"
+        )
+    return next(iter(found.values()), None)
 
 
 def _rows(
@@ -168,6 +177,9 @@ def _rows(
         prompts=frame["prompt"].tolist(),
         poses=frame["pose_id"].to_numpy(np.int64),
     )
+    sha256 = dict(zip(frame["control_path"], frame["control_sha256"], strict=True))
+    for paths, values in zip(images, digests, strict=True):
+        sha256 |= zip(paths, values, strict=True)
     shaping = [*digests, frame["control_sha256"], frame["prompt"]]
     contents = text_hash(*(text for column in shaping for text in column)).hex()
-    return LakeRows(lake, rows, {"rows": len(rows), **source}, contents)
+    return LakeRows(lake, rows, {"rows": len(rows), **source}, contents, sha256)

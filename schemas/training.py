@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """The attention projections of every block, which a LoRA adapts unless other layers are named."""
@@ -28,7 +28,7 @@ class TrainingSettings(BaseModel):
         tensorboard: whether to log for TensorBoard too; by default where it is installed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(default=1000, ge=1)
     batch_size: int = Field(default=4, ge=1)
@@ -47,7 +47,7 @@ class TrainingSettings(BaseModel):
     timestep_std: float = Field(default=1.0, gt=0)
     timestep_shift: Literal["pipeline", "none"] = "pipeline"
     held_out: float = Field(default=0.05, ge=0, le=0.5)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     checkpoint_every: int = Field(default=500, ge=1)
     log_every: int = Field(default=10, ge=1)
     tensorboard: bool | None = None
@@ -70,6 +70,13 @@ class ControlTraining(TrainingSettings):
     """Training on (control image, image, caption) rows; `full` trains all of the transformer, not a LoRA."""
 
     full: bool = False
+
+    @model_validator(mode="after")
+    def _lora_or_all(self) -> "ControlTraining":
+        for name in ("rank", "alpha", "targets"):
+            if self.full and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is of a LoRA, and full trains all of the model instead")
+        return self
 
 
 class DpoTraining(TrainingSettings):

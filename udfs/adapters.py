@@ -66,7 +66,7 @@ class Lora:
         lacking = [t for t in targets if not _named(transformer, t)]
         if lacking:
             raise ConfigError(
-                f"targets: the transformer has no layer {lacking[0]}; known are to_q, to_out.0, ..."
+                f"targets: the transformer has no linear layer {lacking[0]}; known are to_q, to_out.0, ..."
             )
         config = LoraConfig(
             r=rank,
@@ -213,4 +213,6 @@ def _layers(transformer: nn.Module) -> list[BaseTunerLayer]:
 
 
 def _named(transformer: nn.Module, target: str) -> bool:
-    return any(n == target or n.endswith(f".{target}") for n, _ in transformer.named_modules())
+    """Whether there are layers of that name, and all of them are linear."""
+    found = [m for n, m in transformer.named_modules() if n == target or n.endswith(f".{target}")]
+    return bool(found) and all(isinstance(m, nn.Linear | BaseTunerLayer) for m in found)

@@ -203,6 +203,8 @@ def _encode_texts(
 
 
 def _new(path: Path, rows: int, like: np.ndarray) -> np.ndarray:
+    # Another training may have the old one mapped: it keeps it, under no name.
+    path.unlink(missing_ok=True)
     return np.lib.format.open_memmap(path, "w+", like.dtype, (rows, *like.shape[1:]))
 
 

@@ -28,6 +28,9 @@ from udfs.training_log import TrainingLog
 _MEASURED = 64
 """Held-out rows that are measured at a checkpoint, at the most."""
 
+_LEARNING, _MEASURING = 1, 2
+"""What noise is drawn for: no step shall meet the noise that is measured with."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -113,7 +116,7 @@ def train(
         stop: is asked after every step; at a yes the training writes a checkpoint and ends.
 
     Raises:
-        StageError: the loss or its gradient is no number; the last checkpoint is kept.
+        StageError: the loss, its gradient or the weights are no numbers; the last checkpoint is kept.
         ConfigError: the checkpoint belongs to another training, or is beyond the steps that are asked for.
     """
     model, path = flow.transformer, folder / checkpoint.FILE
@@ -144,14 +147,14 @@ def train(
             for micro in range(settings.gradient_accumulation):
                 with accelerator.accumulate(wrapped):
                     loss, found = run.loss(wrapped, step, micro)
-                    _check(loss, "loss", step + 1, saved)
+                    _check(loss, "losses", step + 1, saved)
                     accelerator.backward(loss)
                     means.add(found)
                     if accelerator.sync_gradients:
                         norm = accelerator.clip_grad_norm_(parameters.values(), settings.max_grad_norm)
                         # In fp16 an overflow is expected: the scaler leaves the step out and scales less.
                         if accelerator.scaler is None:
-                            _check(norm, "gradient", step + 1, saved)
+                            _check(norm, "gradients", step + 1, saved)
                     stepper.step()
                     stepper.zero_grad()
             step += 1
@@ -160,7 +163,12 @@ def train(
             if at_checkpoint or step % settings.log_every == 0:
                 values = means.take() | {"learning_rate": rate(settings, step - 1)}
                 if at_checkpoint:
-                    values |= run.held_out()
+                    held_out = run.held_out()
+                    # Losses so far are of the weights before this step; what is kept has to serve to go on.
+                    _check(torch.tensor(list(held_out.values())), "held-out losses", step, saved)
+                    for parameter in parameters.values():
+                        _check(parameter, "weights", step, saved)
+                    values |= held_out
                 log.write(step, values)
             if at_checkpoint and accelerator.is_main_process:
                 scaling = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
@@ -178,10 +186,12 @@ def train(
 
 def rate(settings: TrainingSettings, step: int) -> float:
     """Learning rate of a step, the first being 0."""
-    warm = min((step + 1) / (settings.warmup_steps + 1), 1.0)
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / (settings.warmup_steps + 1)
     if settings.schedule == "constant":
-        return settings.learning_rate * warm
-    return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+        return settings.learning_rate
+    done = (step - settings.warmup_steps) / (settings.steps - settings.warmup_steps)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def order(rows: int, seed: int, start: int, count: int) -> np.ndarray:
@@ -207,7 +217,7 @@ class _Run:
         passes = step * self.settings.gradient_accumulation + micro
         start = (passes * self.accelerator.num_processes + here) * size
         places = self.split.learnt[order(len(self.split.learnt), seed, start, size)]
-        return self._measured(model, places, [seed, step, micro, here])
+        return self._measured(model, places, [seed, _LEARNING, step, micro, here])
 
     @torch.no_grad()
     def held_out(self) -> dict[str, float]:
@@ -216,7 +226,7 @@ class _Run:
         places = self.split.held_out[:_MEASURED]
         for start in range(0, len(places), size):
             part = places[start : start + size]
-            _, found = self._measured(self.flow.transformer, part, [self.settings.seed, start])
+            _, found = self._measured(self.flow.transformer, part, [self.settings.seed, _MEASURING, start])
             means.add(found, len(part))
         return {f"held_out_{name}": value for name, value in means.take().items()}
 
@@ -269,9 +279,9 @@ def _any(here: bool, accelerator: Accelerator) -> bool:
 
 
 def _check(value: Tensor, what: str, step: int, saved: int) -> None:
-    if not bool(torch.isfinite(value)):
+    if not bool(torch.isfinite(value).all()):
         kept = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was written yet"
         raise StageError(
-            f"training stopped at step {step}: the {what} is not a finite number; {kept}. A lower "
-            "learning_rate or mixed_precision: no often helps"
+            f"training stopped at step {step}: the {what} are no finite numbers; {kept}. A lower "
+            "learning_rate or mixed_precision: no often helps; they are another training, with another --out"
         )

@@ -100,7 +100,7 @@ def test_a_picture_that_is_gone_damaged_huge_or_another_is_named(tmp_path):
             pictures[at]
     checked = Pictures(lake.store, [1, 1], ["files/good"] * 2, [hashlib.sha256(good).hexdigest(), "0" * 64])
     assert checked[0].size == (8, 8)
-    with pytest.raises(RowError, match="files/good: not the file that was published"):
+    with pytest.raises(RowError, match="files/good: not the file that its row speaks of"):
         checked[1]
     with pytest.raises(LakeError, match="not a path below the lake"):
         Pictures(lake.store, [1], ["../outside.png"])[0]

@@ -19,7 +19,7 @@ from etl.lake import Lake
 from etl.settings import load_pipeline
 from etl.stages import Stages
 from etl.training_rows import control_rows, preference_rows
-from schemas.errors import ConfigError, InputError, ModelError
+from schemas.errors import ConfigError, InputError, ModelError, RowError
 from schemas.fingerprint import fingerprint
 from tests.lake_rows import random_rows
 from tests.tiny_pipelines import flux_base, sd_controlnet
@@ -62,7 +62,8 @@ def invoke(*command, code=0):
 def train(home, kind, out, *more, base="tiny", code=0):
     return invoke(
         "train", kind, home / f"{base}.yaml", "--data", home / "renders.yaml", "--out", out,
-        "--batch-size", 2, "--rank", 4, "--learning-rate", 0.01, "--cpu", *more, code=code,
+        "--batch-size", 2, "--learning-rate", 0.01, "--cpu", *(() if "--full" in more else ("--rank", 4)),
+        *more, code=code,
     )  # fmt: skip
 
 
@@ -289,6 +290,12 @@ def test_held_out_poses_are_in_neither_part_twice(home):
     assert len(set(poses)) < len(poses)
     every = [*found.rows.controls, *(path for row in found.rows.images for path in row)]
     assert found.read(every[0]).shape == (32, 32, 3)
+    store, path = Lake(home / "lake").store, every[0]
+    data = store.read(path)
+    store.write(path, store.read(every[1]))
+    with pytest.raises(RowError, match=f"{path}: not the file that its row speaks of"):
+        found.read(path)
+    store.write(path, data)
 
 
 def assert_joined(home, found):
@@ -319,14 +326,17 @@ def test_rows_have_the_prompt_and_the_control_image_of_their_own_picture(home):
     assert_joined(home, found)
 
 
-def write_preferences(home, pairs=8, plan=None):
-    """Pairs of images of one pose and caption; plan: fingerprint of another plan to say they are of."""
+def write_preferences(home, pairs=8, plan=None, policy="p" * 16, metric=None):
+    """Pairs of images of one pose and caption; plan, metric: fingerprints of another plan and of other
+    keypoints to say they are of."""
     pipeline = load_pipeline(home / "renders.yaml")
     lake = Lake(home / "lake")
     stages = Stages(lake, pipeline, as_run=True)
     upstream = {
         "images": stages.images.fingerprint.value,
         "samples": plan or stages.samples.fingerprint.value,
+        "metrics_keypoints": metric or stages.keypoints.fingerprint.value,
+        "policy": policy,
     }
     made = fingerprint("preferences", 1, {"pairs": pairs}, upstream=upstream)
     images = lake.table("images").read(
@@ -357,6 +367,8 @@ def test_preferences_train_an_adapter_beside_the_control_lora(home, tmp_path):
     selection, twins = write_preferences(home)
     # A choice that another plan's run of the same generator made later is none of this pipeline's.
     write_preferences(home, pairs=2, plan="e" * 16)
+    # Nor is one by other scores.
+    write_preferences(home, pairs=3, metric="e" * 16)
     found = preference_rows(load_pipeline(home / "renders.yaml"))
     assert len(found.rows) == len(twins)
     images = Lake(home / "lake").table("images").read(["image_id", "image_path"]).to_pandas()
@@ -375,6 +387,7 @@ def test_preferences_train_an_adapter_beside_the_control_lora(home, tmp_path):
     )  # fmt: skip
     assert "loser_change" in said
     assert "winner_change" in said
+    assert f"of the choice of pairs {selection}" in " ".join(said.split())
     with safe_open(tmp_path / "dpo" / "pytorch_lora_weights.safetensors", "pt") as opened:
         inside = json.loads(opened.metadata()["posedreamer"])
         assert not any("x_embedder" in key for key in opened.keys())  # noqa: SIM118
@@ -385,6 +398,13 @@ def test_preferences_train_an_adapter_beside_the_control_lora(home, tmp_path):
     assert "adapter_0" in inside["base"]["digests"]
     with pytest.raises(InputError, match="no selection ffffffffffffffff"):
         preference_rows(load_pipeline(home / "renders.yaml"), "f" * 16)
+    with pytest.raises(ModelError, match="no channels for a control image, so it cannot be aligned"):
+        train(home, "dpo", tmp_path / "blind", "--steps", 1, base="base")
+    # What a second policy chose is not taken for the first one's, nor the first one's for it.
+    other, _ = write_preferences(home, pairs=4, policy="q" * 16)
+    with pytest.raises(InputError, match=f"2 policies chose pairs .*({other}.*{selection}).* --selection"):
+        preference_rows(load_pipeline(home / "renders.yaml"))
+    assert len(preference_rows(load_pipeline(home / "renders.yaml"), selection).rows) == len(twins)
 
 
 def test_what_cannot_be_trained_is_said_in_a_sentence(home, tmp_path):
@@ -396,6 +416,11 @@ def test_what_cannot_be_trained_is_said_in_a_sentence(home, tmp_path):
         train(home, "control", tmp_path / "b", base="sd")
     with pytest.raises(InputError, match=r"no image of this pipeline to train on; `posedreamer run`"):
         invoke("train", "control", home / "sd.yaml", "--out", tmp_path / "c")
+    with pytest.raises(ConfigError, match="rank is of a LoRA, and full trains all"):
+        train(home, "control", tmp_path / "f", "--rank", 4, "--full")
+    for option, value in (("--learning-rate", "inf"), ("--seed", 2**63)):
+        with pytest.raises(ConfigError, match=f"{option}: Input should be"):
+            train(home, "control", tmp_path / "g", option, value)
     with pytest.raises(InputError, match=r"there are \d+ rows to learn from"):
         train(home, "control", tmp_path / "d", "--batch-size", 5000)
     file = tmp_path / "blocked"

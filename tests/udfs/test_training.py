@@ -68,8 +68,9 @@ def encoded(flow, folder, n=7, pairs=False, read=picture):
 
 
 def settings_of(kind=ControlTraining, **given):
-    facts = {"steps": 6, "batch_size": 2, "rank": 4, "learning_rate": 1e-2, "tensorboard": False}
-    return kind(**{**facts, "log_every": 1, "checkpoint_every": 2, **given})
+    facts = {"steps": 6, "batch_size": 2, "learning_rate": 1e-2, "tensorboard": False, "log_every": 1}
+    lora = {} if given.get("full") else {"rank": 4}
+    return kind(**{**facts, **lora, "checkpoint_every": 2, **given})
 
 
 def add(flow, name="trained", settings=None):
@@ -224,10 +225,43 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
             with torch.no_grad():
                 flow.transformer.proj_out.weight.fill_(float("nan"))
 
-    with pytest.raises(StageError, match=r"stopped at step 4: the loss is not .* step 2 is kept"):
+    with pytest.raises(StageError, match=r"stopped at step 4: the losses are no .* step 2 is kept"):
         trained(tmp_path, flow=flow, watch=poison)
     assert weights_on_disk(tmp_path).keys() == before.keys()
     assert all(torch.equal(v, before[k]) for k, v in weights_on_disk(tmp_path).items())
+
+
+@pytest.mark.parametrize("steps", [1, 6])
+def test_weights_that_nothing_can_go_on_from_are_never_kept(tmp_path, steps):
+    """The loss of a step is that of the weights before it: those after the last step have none."""
+    with pytest.raises(
+        StageError, match="stopped at step 1: the held-out losses are no finite numbers; no checkpoint"
+    ):
+        trained(tmp_path, settings_of(steps=steps, learning_rate=1e30, checkpoint_every=1))
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_no_step_meets_the_noise_that_is_measured_with(tmp_path):
+    seen = []
+
+    class Spied(Flow):
+        def levels(self, *args, **more):
+            seen.append(super().levels(*args, **more))
+            return seen[-1]
+
+    flow = tiny()
+    trained(tmp_path, settings_of(steps=4), Spied(flow.pipeline, max_sequence_length=TINY.text_length))
+    drawn = [tuple(levels.tolist()) for levels in seen]
+    assert len(drawn) == 6, "four steps, and two looks at the two rows that are held out"
+    assert len(set(drawn)) == 5
+
+
+def test_rows_that_a_training_has_open_stay_its_own(tmp_path):
+    flow = tiny()
+    first = encoded(flow, tmp_path)
+    before = np.array(first.latents)
+    encode(flow, rows_of(7, pairs=True), picture, tmp_path / "encoded", "another key")
+    assert np.array_equal(first.latents, before)
 
 
 def weights_on_disk(folder):
@@ -365,8 +399,9 @@ def test_full_training_saves_a_pipeline_with_control(tmp_path):
 
 def test_a_lora_for_layers_that_are_not_there_or_of_a_name_that_is_taken_is_refused():
     flow = tiny()
-    with pytest.raises(ConfigError, match="no layer to_x"):
-        add(flow, settings=settings_of(targets=("to_q", "to_x")))
+    for target in ("to_x", "attn", "norm1"):
+        with pytest.raises(ConfigError, match=f"no linear layer {target}"):
+            add(flow, settings=settings_of(targets=("to_q", target)))
     add(flow)
     with pytest.raises(ConfigError, match="an adapter trained already"):
         add(flow)
@@ -400,7 +435,7 @@ def test_the_rate_warms_up_and_falls():
     cosine = settings_of(steps=100, warmup_steps=4, schedule="cosine", learning_rate=1.0)
     rates = [rate(cosine, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.2, abs=0.01)
-    assert max(rates) == rates[4]
+    assert max(rates) == rates[4] == 1.0, "the highest is what was asked for"
     assert rates[-1] < 0.01
     constant = settings_of(steps=100, warmup_steps=4, learning_rate=1.0)
     assert [rate(constant, step) for step in (0, 4, 99)] == [0.2, 1.0, 1.0]
