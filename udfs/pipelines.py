@@ -1,8 +1,9 @@
 """A diffusers pipeline as a folder: finding it, refusing what is none, and loading it."""
 
+import importlib
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -41,12 +42,12 @@ class PipelineFolder:
     Attributes:
         path: the folder.
         class_name: of the pipeline.
-        components: names of its sub-folders that are loaded.
+        components: library and class of each of its sub-folders that are loaded.
     """
 
     path: Path
     class_name: str
-    components: tuple[str, ...]
+    components: Mapping[str, tuple[str, str]]
 
     @classmethod
     def find(cls, model: str, revision: str | None = None, without: Sequence[str] = ()) -> "PipelineFolder":
@@ -85,7 +86,7 @@ class PipelineFolder:
         if not isinstance(name, str):
             raise ModelError(f"{path}: is no diffusers pipeline: its {INDEX} names no class")
         _refuse_code(path)
-        components = []
+        components = {}
         for component, kind in index.items():
             if component.startswith("_") or not isinstance(kind, list) or component in without:
                 continue
@@ -102,8 +103,8 @@ class PipelineFolder:
                     "their names are loaded"
                 )
             _check_component(path / component, str(kind[1]))
-            components.append(component)
-        return cls(path, name, tuple(components))
+            components[component] = (str(kind[0]), str(kind[1]))
+        return cls(path, name, components)
 
     def digests(self) -> dict[str, str]:
         """One digest a component, over all files that are read of it, and one of the index."""
@@ -118,6 +119,11 @@ class PipelineFolder:
         import torch
 
         kind = pipeline_class(class_name or self.class_name, self.path)
+        for component in inspect.signature(kind.__init__).parameters:
+            if component in self.components and component not in given:
+                model = _model_class(*self.components[component])
+                if model is not None:
+                    given[component] = _load_model(model, self.path / component, dtype)
         try:
             # `_class_name` and all libraries were checked, so nothing but diffusers' own code runs.
             pipe = kind.from_pretrained(
@@ -162,7 +168,7 @@ def control_argument(kind: type["DiffusionPipeline"]) -> str | None:
 
 
 def load_controlnet(folder: Path, dtype: "torch.dtype") -> "ModelMixin":
-    """A ControlNet of diffusers from its folder, checked by `check_controlnet`. Raises ModelError."""
+    """A ControlNet of diffusers from its folder, checked by `find_controlnet`. Raises ModelError."""
     import diffusers
 
     name = str(read_json(folder / "config.json").get("_class_name"))
@@ -170,10 +176,7 @@ def load_controlnet(folder: Path, dtype: "torch.dtype") -> "ModelMixin":
     if "ControlNet" not in name or not isinstance(kind, type) or not issubclass(kind, diffusers.ModelMixin):
         raise ModelError(f"{folder}: is no ControlNet: its config.json names the class {name}")
     quiet()
-    try:
-        return kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{folder}: {name} cannot be loaded from it: {_brief(error)}") from error
+    return _load_model(kind, folder, dtype)
 
 
 def find_controlnet(model: str, revision: str | None = None) -> Path:
@@ -207,6 +210,38 @@ def quiet() -> None:
         library.utils.logging.disable_progress_bar()
 
 
+def _model_class(library: str, name: str) -> Any:
+    """The class of a component that is a network; None for others, and for what the library does not have."""
+    import diffusers
+    import transformers
+
+    place = "diffusers.pipelines.stable_diffusion" if library == "stable_diffusion" else library
+    kind = getattr(importlib.import_module(place), name, None)
+    networks = (diffusers.ModelMixin, transformers.PreTrainedModel)
+    return kind if isinstance(kind, type) and issubclass(kind, networks) else None
+
+
+def _load_model(kind: Any, folder: Path, dtype: "torch.dtype") -> Any:
+    """A network from its folder, on the CPU. Raises ModelError, also where a weight is not in the files: the
+    libraries put random numbers there, or none at all, and say so in a log that nobody reads."""
+    where = {"use_safetensors": True, "local_files_only": True}
+    try:
+        model, info = kind.from_pretrained(folder, dtype=dtype, output_loading_info=True, **where)
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+        raise ModelError(f"{folder}: {kind.__name__} cannot be loaded from it: {_brief(error)}") from error
+    # Weights that are tied to others count once, buffers are computed.
+    weights = dict(model.named_parameters())
+    lacking = {name for name, weight in weights.items() if weight.is_meta} | weights.keys() & set(
+        info["missing_keys"]
+    )
+    if lacking:
+        shown = ", ".join(sorted(lacking)[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
+        raise ModelError(
+            f"{folder}: its files lack weights of a {kind.__name__}: {shown}; save the whole model again"
+        )
+    return model
+
+
 def _check_component(folder: Path, class_name: str) -> None:
     if not folder.is_dir():
         raise ModelError(f"{folder}: the folder is missing, of a {class_name}")
@@ -215,9 +250,26 @@ def _check_component(folder: Path, class_name: str) -> None:
     if not configs:
         raise ModelError(f"{folder}: has no configuration (.json) of a {class_name}")
     for config in configs:
-        read_json(config)
+        if "transformers_weights" in read_json(config):
+            raise ModelError(
+                f"{config}: names a file of its own for the weights (transformers_weights); give that file "
+                "the usual name and take the key out"
+            )
+    if class_name.endswith(("Tokenizer", "TokenizerFast")):
+        _check_vocabulary(folder, class_name)
     if not class_name.endswith(_WITHOUT_WEIGHTS):
         weight_files(folder)
+
+
+def _check_vocabulary(folder: Path, class_name: str) -> None:
+    """Raises ModelError for a tokenizer without its words: transformers would make one that knows none."""
+    there = {p.name for p in folder.iterdir()}
+    whole = ({"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"vocab.txt"})
+    if not any(files <= there for files in whole) and not any(name.endswith(".model") for name in there):
+        raise ModelError(
+            f"{folder}: has no vocabulary of a {class_name}: neither tokenizer.json, nor vocab.json with "
+            "merges.txt, nor a .model file; fetch it again"
+        )
 
 
 def _refuse_code(folder: Path) -> None:

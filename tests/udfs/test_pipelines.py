@@ -1,17 +1,26 @@
 """Pipeline folders: what is no pipeline is refused in a sentence, before anything of it is loaded."""
 
 import json
+import re
 import shutil
 from fnmatch import fnmatch
 
 import diffusers
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from schemas.errors import ModelError
 from tests import tiny_pipelines
 from udfs import pipelines
 from udfs.model_files import tensor_shapes
-from udfs.pipelines import PipelineFolder, control_argument, pipeline_class, with_controlnet
+from udfs.pipelines import (
+    PipelineFolder,
+    control_argument,
+    load_controlnet,
+    pipeline_class,
+    with_controlnet,
+)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +128,22 @@ def _nested_index(folder):
     (folder / "model_index.json").write_text('{"a": ' + "[" * 200_000)
 
 
+def _no_vocabulary(folder):
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+
+
+def _vocabulary_without_merges(folder):
+    _no_vocabulary(folder)
+    (folder / "tokenizer" / "vocab.json").write_text("{}")
+
+
+def _other_weights(folder):
+    config = folder / "text_encoder" / "config.json"
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"transformers_weights": "b.v2.safetensors"})
+    )
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -141,6 +166,9 @@ def _nested_index(folder):
         (_shards_of_lists, "its weight_map is no object"),
         (_nested_header, "no intact safetensors file"),
         (_nested_index, r"model_index\.json: cannot be read"),
+        (_no_vocabulary, "tokenizer: has no vocabulary of a CLIPTokenizer"),
+        (_vocabulary_without_merges, "tokenizer: has no vocabulary"),
+        (_other_weights, r"text_encoder/config\.json: names a file of its own"),
         (_no_shard, "00002-of-00002.safetensors is missing"),
     ],
 )
@@ -149,6 +177,30 @@ def test_a_folder_that_is_no_pipeline_is_refused(folder, spoil, said):
     with pytest.raises(ModelError, match=said) as error:
         PipelineFolder.find(str(folder))
     assert str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae", "controlnet"])
+def test_a_network_without_one_of_its_weights_is_refused(folder, part):
+    """transformers would paint with random numbers there, other ones each time."""
+    (file,) = (folder / part).glob("*.safetensors")
+    tensors = load_file(file)
+    lost = max(name for name in tensors if name.endswith("weight"))
+    save_file({k: v for k, v in tensors.items() if k != lost}, file, metadata={"format": "pt"})
+    found = PipelineFolder.find(str(folder))
+    with pytest.raises(ModelError, match=rf"{part}: its files lack weights of a \w+: {re.escape(lost)};"):
+        found.load(None, torch.float32)
+    if part == "controlnet":
+        with pytest.raises(ModelError, match="lack weights"):
+            load_controlnet(folder / "controlnet", torch.float32)
+
+
+def test_weights_that_are_tied_to_others_are_not_missed(tmp_path):
+    saved = tiny_pipelines.save(tiny_pipelines.flux_control(), tmp_path / "flux")
+    pipe = PipelineFolder.find(str(saved)).load(None, torch.float32)
+    tied = {name for name, _ in pipe.text_encoder_2.named_parameters(remove_duplicate=False)}
+    assert "encoder.embed_tokens.weight" in tied - set(
+        load_file(saved / "text_encoder_2" / "model.safetensors")
+    )
 
 
 def test_what_is_no_folder_is_refused(tmp_path):
@@ -219,8 +271,6 @@ def test_a_digest_follows_what_is_read(folder):
 
 
 def test_shapes_are_read_without_the_tensors(good):
-    from safetensors.torch import load_file
-
     loaded = {name: tuple(t.shape) for name, t in load_file(_weights(good)).items()}
     assert tensor_shapes(_weights(good)) == loaded
 
