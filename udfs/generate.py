@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -134,7 +135,7 @@ class Diffusion(Generator):
                 raise ModelError(f"{model}: is no repository, so it has no revisions; leave {setting} out")
         folder = self._folder()
         name = self._class_name(folder)
-        _check_asked(self._asked(), pipeline_class(name, folder.path))
+        _check_pipeline(self._asked(), pipeline_class(name, folder.path), folder)
         if name == "FluxControlPipeline" and not s.adapters:
             _check_channels(folder)
 
@@ -154,7 +155,7 @@ class Diffusion(Generator):
         self._compare()
         folder = self._folder()
         name = self._class_name(folder)
-        _check_asked(s, pipeline_class(name, folder.path))
+        _check_pipeline(s, pipeline_class(name, folder.path), folder)
         given = {}
         if s.controlnet is not None:
             net = find_controlnet(s.controlnet, s.controlnet_revision)
@@ -324,11 +325,44 @@ def _control(files: Files, path: str, digest: str, height: int, width: int) -> n
     return pixels
 
 
-def _check_asked(s: DiffusionSettings, kind: type["DiffusionPipeline"]) -> None:
-    """Raises ModelError for settings that the pipeline would refuse, or ignore in silence.
+def _check_pipeline(s: DiffusionSettings, kind: type["DiffusionPipeline"], folder: PipelineFolder) -> None:
+    """Raises ModelError for what configurations alone show to go wrong.
 
     s: with the guidance that is painted with, the pipeline's own where none was asked for.
     """
+    _check_asked(s, kind)
+    unet = folder.path / "unet" / "config.json"
+    distilled = unet.is_file() and read_json(unet).get("time_cond_proj_dim") is not None
+    if s.negative_prompt is not None and distilled:
+        raise ModelError(
+            f"{folder.path}: its UNet takes the guidance as an input (time_cond_proj_dim), so "
+            f"{kind.__name__} does not read a negative_prompt; leave it out"
+        )
+    _check_scheduler(kind, folder)
+
+
+_DRAWS = re.compile(r"Ancestral|LCM|TCD|SDE")
+"""In names of schedulers that add noise at every step."""
+
+
+def _check_scheduler(kind: type["DiffusionPipeline"], folder: PipelineFolder) -> None:
+    """Raises ModelError for a scheduler that draws numbers which the seed of an image does not reach."""
+    name = folder.components.get("scheduler", ("", ""))[1]
+    file = folder.path / "scheduler" / "scheduler_config.json"
+    config = read_json(file) if file.is_file() else {}
+    asked = config.get("stochastic_sampling") or str(config.get("algorithm_type")).startswith("sde")
+    # FLUX and Stable Diffusion 3 hand no generator on to the scheduler; an SDE has a source of its own.
+    given = hasattr(kind, "prepare_extra_step_kwargs") and name != "DPMSolverSDEScheduler"
+    if (asked or _DRAWS.search(name)) and not given:
+        raise ModelError(
+            f"{file}: {name} draws noise at every step, and {kind.__name__} does not give it the image's "
+            "seed, so that no image could be painted again; take a scheduler without noise"
+            + (", or set stochastic_sampling to false" if config.get("stochastic_sampling") else "")
+        )
+
+
+def _check_asked(s: DiffusionSettings, kind: type["DiffusionPipeline"]) -> None:
+    """Raises ModelError for settings that the pipeline would refuse, or ignore in silence."""
     takes = set(inspect.signature(kind.__call__).parameters)
     for setting, argument, hint in (
         (s.negative_prompt, "negative_prompt", "leave negative_prompt out"),

@@ -55,7 +55,17 @@ class Prompts:
     def of(
         cls, pipe: Pipe, length: int | None, negative: str | None, mixes: bool, at_once: int = 1
     ) -> "Prompts":
-        """Raises ModelError for a text length that the pipeline does not take."""
+        """Raises ModelError for a text length that is not taken, or a negative prompt over it."""
+        made = cls(pipe, cls._length(pipe, length), negative, mixes, at_once)
+        if negative is not None and (read := made.measured(negative)).truncated:
+            raise ModelError(
+                f"negative_prompt: has {read.tokens} tokens, of which {type(pipe).__name__} reads "
+                f"{made.room} and would cut off the rest; make it shorter"
+            )
+        return made
+
+    @staticmethod
+    def _length(pipe: Pipe, length: int | None) -> int | None:
         takes = inspect.signature(pipe.__call__).parameters
         if "max_sequence_length" not in takes:
             if length is not None:
@@ -63,11 +73,11 @@ class Prompts:
                     f"{type(pipe).__name__} takes no max_sequence_length: its encoders read "
                     f"{_room(pipe, 'tokenizer', None)} tokens"
                 )
-            return cls(pipe, None, negative, mixes, at_once)
+            return None
         # Beyond the length that a model was made for, it gets slower and worse.
         rooms = [_room(pipe, name, None) for name in _tokenizers(pipe) if not _is_clip(pipe, name)]
         default = takes["max_sequence_length"].default
-        return cls(pipe, length or min([default, *rooms]), negative, mixes, at_once)
+        return length or min([default, *rooms])
 
     def encoded(self, prompts: Sequence[str]) -> Mapping[str, Any]:
         """Call arguments that stand for these prompts: embeddings (N, ...), each distinct one encoded once.
@@ -96,9 +106,17 @@ class Prompts:
 
     def measured(self, prompt: str) -> Length:
         """By T5's tokenizer where there is one: beside it, CLIP gives no more than a summary."""
-        name = min(_tokenizers(self.pipe), key=lambda name: _is_clip(self.pipe, name))
-        tokens = len(getattr(self.pipe, name)(prompt).input_ids)
-        return Length(tokens, tokens > _room(self.pipe, name, self.length))
+        tokens = len(getattr(self.pipe, self._tokenizer)(prompt).input_ids)
+        return Length(tokens, tokens > self.room)
+
+    @property
+    def room(self) -> int:
+        """Tokens that the model reads of a prompt, special tokens included."""
+        return _room(self.pipe, self._tokenizer, self.length)
+
+    @property
+    def _tokenizer(self) -> str:
+        return min(_tokenizers(self.pipe), key=lambda name: _is_clip(self.pipe, name))
 
     @property
     def _names(self) -> tuple[str, ...] | None:

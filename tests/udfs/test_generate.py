@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import io
+import json
 import pickle
 import shutil
 
@@ -151,6 +152,41 @@ def test_a_setting_changes_the_image_and_the_fingerprint(folders, files, kind, s
 def test_a_setting_that_would_do_nothing_is_refused_before_the_work(folders, kind, settings, said):
     with pytest.raises(ModelError, match=said):
         generator_of(folders[kind], **settings).check()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "config"),
+    [
+        ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}),
+        ("FlowMatchLCMScheduler", {}),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    ],
+)
+def test_a_scheduler_whose_noise_no_seed_reaches_is_refused_before_the_work(
+    folders, tmp_path, scheduler, config
+):
+    folder = shutil.copytree(folders["flux_control"], tmp_path / "model")
+    _change(folder / "model_index.json", scheduler=["diffusers", scheduler])
+    _change(folder / "scheduler" / "scheduler_config.json", **config)
+    with pytest.raises(ModelError, match=rf"{scheduler} draws noise .* does not give it the image's seed"):
+        generator_of(folder).check()
+    sd = shutil.copytree(folders["sd_controlnet"], tmp_path / "sd")
+    _change(sd / "model_index.json", scheduler=["diffusers", "LCMScheduler"])
+    generator_of(sd).check()
+
+
+def _change(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_a_negative_prompt_that_is_not_read_whole_is_refused(folders, files, tmp_path):
+    with pytest.raises(ModelError, match=r"negative_prompt: has \d+ tokens, of which .* reads 32 and"):
+        painter(folders["sd_controlnet"], files, negative_prompt=LONG_PROMPT)
+    distilled = shutil.copytree(folders["sd_controlnet"], tmp_path / "lcm")
+    _change(distilled / "unet" / "config.json", time_cond_proj_dim=8)
+    generator_of(distilled).check()
+    with pytest.raises(ModelError, match=r"time_cond_proj_dim.* does not read a negative_prompt"):
+        generator_of(distilled, negative_prompt="blurred").check()
 
 
 def _asks(folder, **settings) -> tuple[float | None, str]:
