@@ -28,6 +28,10 @@ _GROWS = "x_embedder"
 _OWN = re.compile(r"\.lora_[AB]\.")
 """In names of diffusers' own format."""
 
+_HALF = re.compile(r"(lora\w*?[._])(A|B|down|up)(?=(\.\w+)?\.weight$)")
+"""In names of the two matrices whose product is added to a layer, in all formats."""
+_OTHER = {"A": "B", "B": "A", "down": "up", "up": "down"}
+
 _DOWN = re.compile(r"[._](lora_A|lora_down|lora\.down|lora_linear_layer\.down)(\.\w+)?\.weight$")
 
 
@@ -36,7 +40,8 @@ class LoraFile:
     """An adapter's file and how strongly it acts.
 
     Attributes:
-        name: in the pipeline.
+        name: in the pipeline. Not the one in the settings, which layers would take as an attribute: `train`
+            and `half` are such already.
         path: a safetensors file.
         weight: 1 is as trained.
     """
@@ -50,17 +55,20 @@ class LoraFile:
         """The file of an adapter: `nano-dpo`, a file, a folder with one, or a hub id. Raises ModelError."""
         place = settings.path
         if place == "nano-dpo":
-            found = NANO_DPO
+            folder = NANO_DPO
         elif not hub.is_fetched(place):
-            found = Path(place)
+            folder = Path(place)
         else:
-            found = hub.snapshot(place, settings.revision, [settings.weight_name or f"*{WEIGHTS}"])
-        path = _file_in(found, settings.weight_name)
+            folder = hub.snapshot(place, settings.revision, [settings.weight_name or f"*{WEIGHTS}"])
+        path = _file_in(folder, settings.weight_name)
         if path.suffix in PICKLES:
             raise ModelError(f"{path}: is a pickle, which can run code when it is loaded; use {WEIGHTS}")
-        if any("dora_scale" in name for name in tensor_shapes(path)):
+        shapes = tensor_shapes(path)
+        if any("dora_scale" in name for name in shapes):
             raise ModelError(f"{path}: is a DoRA, whose scales diffusers would leave out; use a LoRA")
-        return cls(settings.name or f"adapter_{index}", path, settings.weight)
+        found = cls(f"adapter_{index}", path, settings.weight)
+        found._check_halves(shapes)
+        return found
 
     def digest(self) -> str:
         return file_digest(self.path)
@@ -80,10 +88,29 @@ class LoraFile:
                     weights |= tensor_shapes(file)
                 self._refuse(_misfits(mine, weights), part)
 
+    def _check_halves(self, shapes: Shapes) -> None:
+        """Raises ModelError where one of the two matrices of a layer is not there: peft would leave the other
+        half as random as it is before a training."""
+        halves = sorted(key for key in shapes if _HALF.search(key))
+        flat = [key for key in halves if len(shapes[key]) < 2]
+        if flat:
+            raise ModelError(f"{self.path}: is no LoRA: not a matrix, as it should be: {_shown(flat)}")
+        alone = [key for key in halves if _HALF.sub(lambda m: m[1] + _OTHER[m[2]], key) not in shapes]
+        if alone:
+            raise ModelError(
+                f"{self.path}: is no whole LoRA, the other matrix of a layer is missing beside "
+                f"{_shown(alone)}; fetch it again"
+            )
+
     def _refuse(self, keys: Sequence[str], part: str) -> None:
         if keys:
-            shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-            raise ModelError(f"{self.path}: is a LoRA for another architecture than this {part}: {shown}")
+            raise ModelError(
+                f"{self.path}: is a LoRA for another architecture than this {part}: {_shown(keys)}"
+            )
+
+
+def _shown(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
 def stack(pipe: Pipe, files: Sequence[LoraFile], fuse: bool) -> None:
@@ -130,6 +157,13 @@ def _load(pipe: Pipe, file: LoraFile) -> None:
             f"{file.path}: none of its keys begins with {' or '.join(f'{p}.' for p in parts)}, so nothing of "
             f"it would be used: {', '.join(sorted(converted)[:3])}"
         )
+    file._check_halves({key: tuple(converted[key].shape) for key in mine})
+    wild = [key for key in mine if not converted[key].float().isfinite().all()]
+    if wild:
+        raise ModelError(
+            f"{file.path}: holds numbers that are infinite or none (NaN): {_shown(wild)}; take another state "
+            "of its training"
+        )
     for part in DENOISERS:
         if part in parts:
             own = [key for key in mine if key.startswith(f"{part}.") and _OWN.search(key)]
@@ -140,10 +174,12 @@ def _load(pipe: Pipe, file: LoraFile) -> None:
             file._refuse(_misfits(lora, weights), part)
     try:
         pipe.load_lora_weights(str(file.path.parent), adapter_name=file.name, **where)
-    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-        said = " ".join(str(error).split())[:300]
+    except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        # Where an option in the file's metadata is not known here, only the cause names it.
+        said = " ".join(f"{error} {error.__cause__ or ''}".split())[:300]
         raise ModelError(
-            f"{file.path}: is a LoRA for another model than {type(pipe).__name__}: {said}"
+            f"{file.path}: is a LoRA for another model than {type(pipe).__name__}, or was saved by another "
+            f"version of peft: {said}"
         ) from error
     wanted = [key for key in converted if _DOWN.search(key)]
     loaded = {

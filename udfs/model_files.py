@@ -36,19 +36,28 @@ def tensor_shapes(path: Path) -> Shapes:
             if not 2 <= length <= min(size - 8, _MAX_HEADER):
                 raise ValueError("its header is not one")
             header = json.loads(file.read(length))
-        shapes = {}
+        room = size - 8 - length
+        shapes, spans = {}, []
         for name, tensor in header.items():
             if name == "__metadata__":
                 continue
             start, end = tensor["data_offsets"]
             if not 0 <= start <= end:
                 raise ValueError(f"the tensor {name} lies nowhere")
-            if end > size - 8 - length:
+            if end > room:
                 raise ValueError(f"the tensor {name} is cut off")
             wide = _BYTES.get(tensor["dtype"])
             if wide is not None and math.prod(tensor["shape"]) * wide != end - start:
                 raise ValueError(f"the tensor {name} has not the size of its shape")
             shapes[name] = tuple(tensor["shape"])
+            spans.append((start, end))
+        at = 0
+        for start, end in sorted(spans):
+            if start != at:
+                raise ValueError(f"its tensors leave out or share bytes at {at}")
+            at = end
+        if at != room:
+            raise ValueError(f"{room - at} bytes follow its last tensor")
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such model file") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

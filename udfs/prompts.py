@@ -55,7 +55,7 @@ class Prompts:
     def of(
         cls, pipe: Pipe, length: int | None, negative: str | None, mixes: bool, at_once: int = 1
     ) -> "Prompts":
-        """Raises ModelError for a text length that is not taken, or a negative prompt over it."""
+        """Raises ModelError for a text length that is not taken, and for a negative prompt over it."""
         made = cls(pipe, cls._length(pipe, length), negative, mixes, at_once)
         if negative is not None and (read := made.measured(negative)).truncated:
             raise ModelError(

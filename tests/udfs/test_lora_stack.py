@@ -168,6 +168,51 @@ def test_a_lora_that_fits_in_part_is_refused(made, tmp_path):
         _painter(made / "flux_control", (folder, 1.0))
 
 
+@pytest.mark.parametrize("lost", ["lora_A", "lora_B"])
+def test_a_lora_without_one_of_its_matrices_is_refused_before_the_work(made, tmp_path, lost):
+    """peft would start the lost one at random, as it does before a training."""
+
+    def without_one(tensors):
+        key = min(k for k in tensors if lost in k)
+        return {k: v for k, v in tensors.items() if k != key}
+
+    folder = _spoiled(made, tmp_path, without_one)
+    other = "lora_B" if lost == "lora_A" else "lora_A"
+    with pytest.raises(ModelError, match=rf"no whole LoRA, .* beside \S+\.{other}\.weight; fetch"):
+        _settings(made / "flux_control", (folder, 1.0)).models()
+
+
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_halves_that_are_no_matrices_are_refused_before_the_work(made, tmp_path, shape):
+    folder = _spoiled(made, tmp_path, lambda t: t | {min(t): torch.ones(shape)})
+    with pytest.raises(ModelError, match=r"is no LoRA: not a matrix, .*: \S+\.lora_A\.weight"):
+        _settings(made / "flux_control", (folder, 1.0)).models()
+
+
+def test_numbers_that_are_none_are_refused(made, tmp_path):
+    folder = _spoiled(made, tmp_path, lambda t: t | {min(t): t[min(t)] / 0})
+    with pytest.raises(ModelError, match=r"infinite or none \(NaN\): \S+\.lora_A\.weight"):
+        _painter(made / "flux_control", (folder, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [('{"transformer.r": 4, "transformer.of_a_newer_peft": 1}', "of_a_newer_peft"), ("[1]", "'list'")],
+)
+def test_metadata_that_peft_does_not_take_is_said_of_the_file(made, tmp_path, facts, said):
+    folder = shutil.copytree(made / "flux_control-a", tmp_path / "lora")
+    save_file(load_file(folder / USUAL_NAME), folder / USUAL_NAME, metadata={"lora_adapter_metadata": facts})
+    with pytest.raises(ModelError, match=rf"lora/{USUAL_NAME}: .*{said}"):
+        _painter(made / "flux_control", (folder, 1.0))
+
+
+def test_an_adapter_may_be_called_anything(made):
+    """Also what a torch module calls something of its own."""
+    named = AdapterSettings(path=str(made / "flux_control-a"), name="train")
+    settings = DiffusionSettings(model=str(made / "flux_control"), adapters=(named,))
+    Diffusion(settings=settings).load(Worker("cpu", Folder()))
+
+
 def test_tensors_that_are_no_lora_are_refused(made, tmp_path):
     folder = _spoiled(made, tmp_path, lambda t: {"transformer.x_embedder.weight": torch.ones(2, 2)})
     with pytest.raises(ModelError, match="pytorch_lora_weights"):

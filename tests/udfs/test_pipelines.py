@@ -80,6 +80,10 @@ def _cut(folder):
     _weights(folder).write_bytes(data[: len(data) // 2])
 
 
+def _longer(folder):
+    _weights(folder).write_bytes(_weights(folder).read_bytes() + bytes(64))
+
+
 def _corrupt(folder):
     _weights(folder).write_bytes(b"\x80\x04\x95" + bytes(4000))
 
@@ -156,6 +160,7 @@ def _other_weights(folder):
         (_pickle, r"weights as a pickle only \(diffusion_pytorch_model\.bin\)"),
         (_no_weights, "has no weights"),
         (_cut, r"no intact safetensors file.*cut off"),
+        (_longer, "no intact safetensors file: 64 bytes follow its last tensor"),
         (_corrupt, "no intact safetensors file"),
         (_no_component, "vae: the folder is missing"),
         (_code_below, r"Python code \((unet/)?deep/my_unet\.py\)"),
