@@ -218,7 +218,7 @@ class _Painter:
     def of(cls, pipe: Pipe, s: DiffusionSettings, worker: Worker, dtype: "torch.dtype") -> "_Painter":
         import torch
 
-        from udfs.prompts import Prompts
+        from udfs.prompts import AT_ONCE, Prompts
 
         takes = inspect.signature(pipe.__call__).parameters
         given = {
@@ -229,7 +229,8 @@ class _Painter:
         }
         asked = {name: value for name, value in given.items() if name in takes and value is not None}
         mixes = ((s.true_cfg_scale if "true_cfg_scale" in takes else s.guidance_scale) or 1) > 1
-        prompts = Prompts.of(pipe, s.max_sequence_length, s.negative_prompt, mixes, s.batch_rows)
+        at_once = min(s.batch_rows, AT_ONCE)
+        prompts = Prompts.of(pipe, s.max_sequence_length, s.negative_prompt, mixes, at_once)
         on_gpu = worker.device.startswith("cuda")
         device = torch.cuda.get_device_name(worker.device) if on_gpu else worker.device
         control = control_argument(type(pipe))

@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from schemas.errors import ModelError
+from udfs.memory import free_memory, is_out_of_memory
 from udfs.pipelines import Pipe
 
 _KEPT_BYTES = 256 * 2**20
 """Memory for encoded prompts that may come again; those of FLUX take 4 MB each."""
+
+AT_ONCE = 8
+"""Prompts that are encoded together at the most: few of a large batch are new, and encoders are large."""
 
 _CLASSIC = (
     "prompt_embeds",
@@ -40,7 +44,7 @@ class Prompts:
         negative: the negative prompt.
         mixes: whether the denoiser also runs on the negative prompt (classifier-free guidance).
         at_once: prompts that are encoded together: always as many, so that one comes out the same in
-            whatever company.
+            whatever company; halved for good where memory does not suffice.
     """
 
     pipe: Pipe
@@ -92,12 +96,17 @@ class Prompts:
             return texts if self.length is None else texts | {"max_sequence_length": self.length}
         distinct = list(dict.fromkeys(prompts))
         new = [prompt for prompt in distinct if prompt not in self._kept]
-        for start in range(0, len(new), self.at_once):
-            part = new[start : start + self.at_once]
+        while new:
+            part = new[: self.at_once]
             # Filled up: matrices of another size are summed in another order.
-            found = self._encode(part + part[-1:] * (self.at_once - len(part)))
+            found = self._encode_or_not(part + part[-1:] * (self.at_once - len(part)))
+            if found is None:
+                self.at_once = max(self.at_once // 2, 1)
+                free_memory()
+                continue
             for row, prompt in enumerate(part):
                 self._kept[prompt] = {name: rows[row].clone() for name, rows in found.items()}
+            new = new[len(part) :]
         for prompt in distinct:
             self._kept.move_to_end(prompt)
         rows = [self._kept[p] for p in prompts]
@@ -126,6 +135,16 @@ class Prompts:
             call = inspect.signature(self.pipe.__call__).parameters
             return tuple(name for name in _CLASSIC if name in call)
         return ("prompt_embeds", "pooled_prompt_embeds") if kind.startswith("Flux") else None
+
+    def _encode_or_not(self, prompts: list[str]) -> dict[str, Tensor] | None:
+        """None when the memory suffices for fewer at the most. In a function of its own: what the error's
+        traceback holds on to is free before the next try."""
+        try:
+            return self._encode(prompts)
+        except Exception as error:
+            if len(prompts) == 1 or not is_out_of_memory(error):
+                raise
+            return None
 
     def _encode(self, prompts: list[str]) -> dict[str, Tensor]:
         """(N, ...) embeddings."""

@@ -4,24 +4,43 @@ import functools
 
 import pyarrow as pa
 import pytest
+import torch
+from diffusers import FluxControlPipeline
 
 from tests.tiny_pipelines import KINDS, LONG_PROMPT, furthest, painter, sample_rows, with_columns
 from udfs.nano_model import TINY
 
 
-def test_each_distinct_caption_is_encoded_once(folders, files, monkeypatch):
-    rows = with_columns(sample_rows(files, 6), prompt=["a", "b", "a", "c", "b", "a"])
-    paint = painter(folders["flux_control"], files, batch_rows=2)
-    read: list[object] = []
-    encode = type(paint.pipe).encode_prompt
+@pytest.fixture
+def read(monkeypatch):
+    """The prompts of each call of the encoders, which run out of memory for more than four."""
+    read: list[list[str]] = []
+    encode = FluxControlPipeline.encode_prompt
 
     @functools.wraps(encode)
     def counted(self, *args, **given):
         if given.get("prompt") is not None:
             read.append(given["prompt"])
+            if len(given["prompt"]) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory")
         return encode(self, *args, **given)
 
-    monkeypatch.setattr(type(paint.pipe), "encode_prompt", counted)
+    monkeypatch.setattr(FluxControlPipeline, "encode_prompt", counted)
+    return read
+
+
+def test_encoders_get_fewer_prompts_where_memory_ends(folders, files, read):
+    paint = painter(folders["flux_control"], files, batch_rows=64)
+    made = paint(sample_rows(files, 6))
+    assert [len(prompts) for prompts in read] == [8, 4, 4], "the rows of the batch stay together"
+    assert len(made.pixels) == 6
+    paint(with_columns(sample_rows(files, 1), prompt="a woman"))
+    assert len(read[-1]) == 4, "what did not fit once is not tried again"
+
+
+def test_each_distinct_caption_is_encoded_once(folders, files, read):
+    rows = with_columns(sample_rows(files, 6), prompt=["a", "b", "a", "c", "b", "a"])
+    paint = painter(folders["flux_control"], files, batch_rows=2)
     for start in range(0, 6, 2):
         paint(rows.slice(start, 2))
     assert read == [["a", "b"], ["c", "c"]], "as many at once whatever is new, so that sums round alike"
