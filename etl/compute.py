@@ -18,7 +18,7 @@ from etl.store import Store
 from schemas.errors import ModelError, PosedreamerError, SchemaError, StageError
 from schemas.tables import TABLES
 from schemas.validate import validate
-from udfs.memory import is_out_of_memory
+from udfs.memory import free_memory, is_out_of_memory
 from udfs.udf import Apply, Udf, Worker
 
 DATA_FILE_COLUMNS = [f.name for f in fields(DataFile)]
@@ -74,10 +74,22 @@ def compute(
     return outcome
 
 
-@functools.lru_cache(maxsize=8)
 def _ready(udf: Udf, device: str, store: Store, fingerprint: str) -> Apply:
     """The UDF with its models loaded: once a worker process, not once a partition."""
-    return udf.setup(Worker(device, store, fingerprint))
+    return (_accelerated if udf.accelerated else _plain)(udf, Worker(device, store, fingerprint))
+
+
+@functools.lru_cache(maxsize=8)
+def _plain(udf: Udf, worker: Worker) -> Apply:
+    return udf.setup(worker)
+
+
+@functools.lru_cache(maxsize=1)
+def _accelerated(udf: Udf, worker: Worker) -> Apply:
+    # A worker outlives runs, whose models are large: those of the one before go first, as both may not fit.
+    _accelerated.cache_clear()
+    free_memory()
+    return udf.setup(worker)
 
 
 @functools.cache

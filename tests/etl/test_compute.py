@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
@@ -70,3 +71,32 @@ def test_threads_share_a_model_that_is_loaded_once_and_wants_the_gpu_alone(lake,
         outcomes = list(pool.map(one, range(2)))
     assert [int(o.iloc[0]["failed"]) for o in outcomes] == [0, 0]
     assert seen == ["load"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Large(Toy):
+    """A model that fits no memory beside another."""
+
+    accelerated: ClassVar[bool] = True
+
+    def setup(self, worker):
+        seen.append(f"load {self.scale}")
+        assert not [model for model in models if model() is not None], "two in memory at once"
+        apply = Toy(scale=self.scale).setup(worker)
+        models.append(weakref.ref(apply))
+        return apply
+
+
+models: list[weakref.ref] = []
+
+
+def test_a_worker_keeps_one_large_model(lake):
+    seen.clear()
+    rows = toy_images(np.arange(4)).to_pandas().assign(_attempt=1)
+    for scale in (0.25, 0.25, 0.5, 0.25):
+        udf = Large(scale=scale)
+        compute(
+            rows[[*udf.inputs, "_attempt"]],
+            stage="toy", table="metrics_keypoints", udf=udf, fingerprint="large", store=lake.store,
+        )  # fmt: skip
+    assert seen == ["load 0.25", "load 0.5", "load 0.25"]
