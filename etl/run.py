@@ -131,6 +131,9 @@ class _Captions:
     def write(self, path: str, data: bytes) -> None:
         raise LakeError("a plan writes nothing")
 
+    def create(self, path: str, data: bytes) -> bool:
+        raise LakeError("a plan writes nothing")
+
 
 def _plan(
     stage: Stage,

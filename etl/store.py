@@ -2,7 +2,8 @@
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -126,14 +127,40 @@ class Store:
         if not self.local:
             self.fs.pipe_file(full, data)
             return
-        target = Path(full)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            aside.write_bytes(data)
-            aside.replace(target)
-        finally:
-            aside.unlink(missing_ok=True)
+        with _aside(Path(full), data) as aside:
+            aside.replace(full)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Writes as `write` does and answers True, or leaves the file that is there and answers False.
+
+        On a local disk one of several processes wins. Elsewhere two that look at once may both write.
+        """
+        full = self.full(path)
+        if self.exists(path):
+            return False
+        if not self.local:
+            self.fs.pipe_file(full, data)
+            return True
+        with _aside(Path(full), data) as aside:
+            try:
+                os.link(aside, full)  # a rename would replace what is there
+            except FileExistsError:
+                return False
+            except OSError:  # a file system without hard links
+                aside.replace(full)
+        return True
+
+
+@contextmanager
+def _aside(target: Path, data: bytes) -> Iterator[Path]:
+    """The bytes in a file beside the target, gone afterwards."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        aside.write_bytes(data)
+        yield aside
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _arrow_s3(options: Mapping[str, str]) -> dict[str, Any]:

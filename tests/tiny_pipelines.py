@@ -146,6 +146,9 @@ class Folder:
     def write(self, path: str, data: bytes) -> None:
         self.data[path] = data
 
+    def create(self, path: str, data: bytes) -> bool:
+        return self.data.setdefault(path, data) is data
+
 
 def save_all(root: Path) -> dict[str, Path]:
     """Saved pipelines by kind."""

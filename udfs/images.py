@@ -178,7 +178,12 @@ class _Batch:
             self.facts[i] = {name: fact for name, fact in facts.items() if fact is not None}
             comment = _comment(int(self.ids[i]), self.facts[i])
             data = encode(picture, self.udf.format, self.udf.quality, comment)
-            self.files.write(self.paths[i], data)
+            if not self.files.create(self.paths[i], data):
+                # Another run painted it meanwhile, perhaps in other company, and its row may name those very
+                # bytes. Or it is what was not adopted before.
+                if self._adopt(i):
+                    continue
+                self.files.write(self.paths[i], data)
             self._note(i, data)
             self.seconds[i] = self.painted[int(self.ids[i])] = seconds
 

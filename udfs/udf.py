@@ -14,11 +14,16 @@ from schemas.fingerprint import Fingerprint, fingerprint
 
 
 class Files(Protocol):
-    """Bytes at paths relative to the lake. Writing is atomic: a reader sees all of a file or none."""
+    """Bytes at paths relative to the lake. Writing is atomic: a reader sees all of a file or none.
+
+    `create` leaves a file that is there already, and answers whether it wrote.
+    """
 
     def read(self, path: str) -> bytes: ...
 
     def write(self, path: str, data: bytes) -> None: ...
+
+    def create(self, path: str, data: bytes) -> bool: ...
 
 
 @dataclass(frozen=True)

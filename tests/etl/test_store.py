@@ -24,6 +24,29 @@ def test_what_is_written_is_read(tmp_path, monkeypatch, place):
         store.read("files/other")
 
 
+@pytest.mark.parametrize("place", ["lake", "memory://bucket/created"])
+def test_what_is_created_stays(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    store = Store.at(place)
+    assert store.create("files/a.bin", b"one")
+    assert not store.create("files/a.bin", b"two")
+    assert store.read("files/a.bin") == b"one"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_many_that_create_a_local_file_at_once_one_does(tmp_path, monkeypatch, links):
+    """And where the file system has no hard links, it is written all the same."""
+    store = Store.at(tmp_path)
+    if links:
+        monkeypatch.setattr(Store, "exists", lambda self, path: False)
+    else:
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(PermissionError("no links here")))
+    won = [store.create("a/x", str(i).encode()) for i in range(3)]
+    assert won == [True, False, False]
+    assert store.read("a/x") == b"0"
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x"]
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -42,7 +65,13 @@ def test_what_is_written_is_read(tmp_path, monkeypatch, place):
 )
 def test_a_path_that_leaves_the_lake_is_refused(tmp_path, path):
     store = Store.at(tmp_path / "lake")
-    for action in (store.read, store.exists, lambda p: store.write(p, b""), store.uri):
+    for action in (
+        store.read,
+        store.exists,
+        lambda p: store.write(p, b""),
+        lambda p: store.create(p, b""),
+        store.uri,
+    ):
         with pytest.raises(LakeError, match="is not a path below the lake"):
             action(path)
     assert list(tmp_path.iterdir()) == []

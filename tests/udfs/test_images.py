@@ -291,6 +291,27 @@ class Watched:
         self.before(path)
         self.store.write(path, data)
 
+    def create(self, path: str, data: bytes) -> bool:
+        self.before(path)
+        return self.store.create(path, data)
+
+
+def test_a_picture_that_another_run_painted_meanwhile_is_adopted(tmp_path):
+    store, rows, theirs = Store.at(tmp_path), _rows(6), []
+    alone = Images(generator=Rounding(), format="png").setup(Worker("cpu", store, "f"))
+
+    def meanwhile(path: str) -> None:
+        if not theirs:
+            theirs.append(None)
+            theirs[:] = [alone(rows.slice(i, 1)) for i in range(5)]
+
+    files = Watched(store, meanwhile)
+    out = Images(generator=Rounding(), format="png").setup(Worker("cpu", files, "f"))(rows)
+    assert out["status"].to_pylist() == [*["adopted"] * 5, "generated"]
+    assert _plain(out.slice(0, 5)) == _plain(pa.concat_tables(theirs)), "facts are the file's"
+    for row in out.to_pylist():
+        assert hashlib.sha256(store.read(row["image_path"])).hexdigest() == row["image_sha256"]
+
 
 def test_files_are_written_while_the_next_batch_is_painted(tmp_path):
     met = []
