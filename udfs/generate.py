@@ -23,6 +23,7 @@ from udfs.picture import decode
 from udfs.pipelines import (
     Pipe,
     PipelineFolder,
+    check_controlnet,
     control_argument,
     files_read,
     find_controlnet,
@@ -340,6 +341,8 @@ def _check_pipeline(s: DiffusionSettings, kind: type["DiffusionPipeline"], folde
             f"{kind.__name__} does not read a negative_prompt; leave it out"
         )
     _check_scheduler(kind, folder)
+    net = None if s.controlnet is None else find_controlnet(s.controlnet, s.controlnet_revision)
+    check_controlnet(kind, folder, net)
 
 
 _DRAWS = re.compile(r"Ancestral|LCM|TCD|SDE")
@@ -404,11 +407,6 @@ def _check_control(pipe: Pipe, folder: PipelineFolder) -> None:
         need, has = 8 * pipe.vae_latent_channels, transformer.x_embedder.in_features
         if has != need:
             raise _no_channels(folder, has, need)
-    nets = getattr(pipe, "controlnet", None)
-    if nets is not None and hasattr(nets, "nets"):
-        raise ModelError(f"{folder.path}: has {len(nets.nets)} ControlNets; one control image feeds one")
-    if nets is not None and getattr(nets, "union", False):
-        raise ModelError(f"{folder.path}: its ControlNet is one of several modes, which are not offered here")
 
 
 def _place(pipe: Pipe, s: DiffusionSettings, device: str) -> None:

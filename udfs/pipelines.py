@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from schemas.errors import ModelError
 from udfs import hub
@@ -169,14 +169,56 @@ def control_argument(kind: type["DiffusionPipeline"]) -> str | None:
 
 def load_controlnet(folder: Path, dtype: "torch.dtype") -> "ModelMixin":
     """A ControlNet of diffusers from its folder, checked by `find_controlnet`. Raises ModelError."""
-    import diffusers
-
     name = str(read_json(folder / "config.json").get("_class_name"))
-    kind = getattr(diffusers, name, None)
-    if "ControlNet" not in name or not isinstance(kind, type) or not issubclass(kind, diffusers.ModelMixin):
+    kind = _model_class("diffusers", name)
+    if "ControlNet" not in name or kind is None:
         raise ModelError(f"{folder}: is no ControlNet: its config.json names the class {name}")
     quiet()
     return _load_model(kind, folder, dtype)
+
+
+_BOTH = ("cross_attention_dim", "addition_embed_type", "joint_attention_dim", "pooled_projection_dim")
+"""What a ControlNet's configuration says of its inputs as the denoiser's does: the text that both read."""
+
+
+def check_controlnet(kind: type["DiffusionPipeline"], folder: PipelineFolder, net: Path | None) -> None:
+    """Compares the ControlNet with the pipeline's class and its denoiser, by their configurations alone.
+
+    net: its folder, where it is not the pipeline's own. Raises ModelError for one that cannot be called.
+    """
+    takes = inspect.signature(kind.__init__).parameters.get("controlnet")
+    if takes is None:
+        return
+    listed = folder.components.get("controlnet", ("", ""))[1]
+    if net is None and not listed:
+        raise ModelError(
+            f"{folder.path}: has no ControlNet, which {kind.__name__} paints with; name one "
+            "(controlnet: folder)"
+        )
+    if net is None and "Multi" in listed:
+        raise ModelError(f"{folder.path}: has several ControlNets; one control image feeds one")
+    net = net or folder.path / "controlnet"
+    config = read_json(net / "config.json")
+    name = str(config.get("_class_name"))
+    if "ControlNet" not in name:
+        raise ModelError(f"{net}: is no ControlNet: its config.json names the class {name}")
+    if "Union" in name or config.get("num_mode") is not None:
+        raise ModelError(f"{net}: is a ControlNet of several modes ({name}), which are not offered here")
+    # One class, or one class, lists of it, and the class of several.
+    classes = [*get_args(takes.annotation), takes.annotation]
+    fitting = [k.__name__ for k in classes if isinstance(k, type) and "Multi" not in k.__name__]
+    if fitting and name not in fitting:
+        raise ModelError(f"{net}: is a {name}; {kind.__name__} takes a {fitting[0]}")
+    part = "unet" if "unet" in folder.components else "transformer"
+    base = read_json(folder.path / part / "config.json")
+    for key in _BOTH:
+        # An older configuration lacks some; without joint_attention_dim the text is not read.
+        absent = key not in config or key not in base or (key.endswith("dim") and config[key] is None)
+        if not absent and config[key] != base[key]:
+            raise ModelError(
+                f"{net}: is a ControlNet for another base than {folder.path}: its {key} is {config[key]}, "
+                f"that of the {part} is {base[key]}"
+            )
 
 
 def find_controlnet(model: str, revision: str | None = None) -> Path:
@@ -184,6 +226,8 @@ def find_controlnet(model: str, revision: str | None = None) -> Path:
     folder = Path(model)
     if hub.is_fetched(model):
         folder = hub.snapshot(model, revision, ["config.json", f"*{WEIGHTS}*"])
+    if folder.is_file():
+        raise ModelError(f"{folder}: is a file; a ControlNet is a folder in diffusers' layout")
     _refuse_code(folder)
     _check_component(folder, "ControlNetModel")
     return folder
