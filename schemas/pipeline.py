@@ -33,7 +33,7 @@ class AdapterSettings(_Settings):
     Attributes:
         path: `nano-dpo`, a safetensors file, a folder with one, or an id of the Hugging Face Hub.
         weight: how strongly it acts; 1 is as trained.
-        name: what it is called in messages.
+        name: what it is called, such as `dpo`, which `posedreamer run --no-dpo` leaves out.
         weight_name: the file, where a folder or repository has several.
         revision: branch, tag or commit of a repository.
     """

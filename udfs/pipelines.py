@@ -302,6 +302,9 @@ def _check_component(folder: Path, class_name: str) -> None:
     if class_name.endswith(("Tokenizer", "TokenizerFast")):
         _check_vocabulary(folder, class_name)
     if not class_name.endswith(_WITHOUT_WEIGHTS):
+        # Beside an adapter_config.json alone, transformers would load the model that it names, from anywhere.
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder}: has no config.json of a {class_name}")
         weight_files(folder)
 
 

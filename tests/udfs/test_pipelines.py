@@ -148,6 +148,11 @@ def _other_weights(folder):
     )
 
 
+def _adapter_alone(folder):
+    config = folder / "text_encoder" / "config.json"
+    config.rename(config.with_name("adapter_config.json"))
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -174,6 +179,7 @@ def _other_weights(folder):
         (_no_vocabulary, "tokenizer: has no vocabulary of a CLIPTokenizer"),
         (_vocabulary_without_merges, "tokenizer: has no vocabulary"),
         (_other_weights, r"text_encoder/config\.json: names a file of its own"),
+        (_adapter_alone, r"text_encoder: has no config\.json of a CLIPTextModel"),
         (_no_shard, "00002-of-00002.safetensors is missing"),
     ],
 )
