@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from etl.lake import Lake
 from etl.preferences import joined, seed_groups, sequences_of
-from etl.stage import Stage
 from etl.stages import Stages
 from etl.table import computed_by
 from schemas.errors import InputError
+from schemas.fingerprint import difference
 from schemas.ids import mix
 from schemas.pipeline import Pipeline
 from udfs.bootstrap import Interval, mean_interval
@@ -198,10 +198,12 @@ def evaluate_pipelines(
         )
     for metric in one.metrics:
         for twin in other.metrics:
-            if metric.table == twin.table and (changed := _otherwise(metric, twin)):
+            # By themselves: they build on images, which do differ.
+            facts, others = metric.udf.fingerprint(), twin.udf.fingerprint()
+            if metric.table == twin.table and facts != others:
                 raise InputError(
-                    f"the two pipelines measure {metric.name} differently ({', '.join(changed)}): only the "
-                    "generator may differ"
+                    f"the two pipelines measure {metric.name} differently "
+                    f"({difference(facts.json, others.json)}): only the generator may differ"
                 )
     return evaluate(
         lake,
@@ -211,13 +213,6 @@ def evaluate_pipelines(
         aligned=Side.of(other),
         unit=unit,
     )
-
-
-def _otherwise(metric: Stage, twin: Stage) -> list[str]:
-    """What differs between two computations of one metric but the images."""
-    facts, others = metric.fingerprint.ingredients, twin.fingerprint.ingredients
-    names = sorted({*facts, *others} - {"upstream.images"})
-    return [name for name in names if facts.get(name) != others.get(name)]
 
 
 def evaluate(

@@ -1,6 +1,7 @@
 """Pipelines of several classes with random weights, small enough for tests, in folders as users have them."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -265,3 +266,8 @@ def _clip(kind: type, tokenizer: object) -> torch.nn.Module:
         pad_token_id=tokenizer.pad_token_id,
     )
     return kind(config).eval()
+
+
+def change(file: Path, **values: object) -> None:
+    """Writes these values into a JSON file of a pipeline folder."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))

@@ -13,7 +13,7 @@ from typing import Any
 from schemas.errors import ModelError
 from schemas.pipeline import AdapterSettings
 from udfs import hub
-from udfs.model_files import PICKLES, WEIGHTS, Shapes, refuse_pickles, tensor_shapes, weight_files
+from udfs.model_files import PICKLES, WEIGHTS, Shapes, few, refuse_pickles, tensor_shapes, weight_files
 from udfs.pipelines import Pipe
 from udfs.udf import file_digest
 
@@ -94,23 +94,17 @@ class LoraFile:
         halves = sorted(key for key in shapes if _HALF.search(key))
         flat = [key for key in halves if len(shapes[key]) < 2]
         if flat:
-            raise ModelError(f"{self.path}: is no LoRA: not a matrix, as it should be: {_shown(flat)}")
+            raise ModelError(f"{self.path}: is no LoRA: not a matrix, as it should be: {few(flat)}")
         alone = [key for key in halves if _HALF.sub(lambda m: m[1] + _OTHER[m[2]], key) not in shapes]
         if alone:
             raise ModelError(
                 f"{self.path}: is no whole LoRA, the other matrix of a layer is missing beside "
-                f"{_shown(alone)}; fetch it again"
+                f"{few(alone)}; fetch it again"
             )
 
     def _refuse(self, keys: Sequence[str], part: str) -> None:
         if keys:
-            raise ModelError(
-                f"{self.path}: is a LoRA for another architecture than this {part}: {_shown(keys)}"
-            )
-
-
-def _shown(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            raise ModelError(f"{self.path}: is a LoRA for another architecture than this {part}: {few(keys)}")
 
 
 def stack(pipe: Pipe, files: Sequence[LoraFile], fuse: bool) -> None:
@@ -161,7 +155,7 @@ def _load(pipe: Pipe, file: LoraFile) -> None:
     wild = [key for key in mine if not converted[key].float().isfinite().all()]
     if wild:
         raise ModelError(
-            f"{file.path}: holds numbers that are infinite or none (NaN): {_shown(wild)}; take another state "
+            f"{file.path}: holds numbers that are infinite or none (NaN): {few(wild)}; take another state "
             "of its training"
         )
     for part in DENOISERS:

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from schemas.errors import ModelError
@@ -131,3 +131,8 @@ def digest_of(root: Path, files: Iterable[Path]) -> str:
 def _cached_digest(path: Path, size: int, modified: int) -> str:
     """Several stages ask for the same gigabytes; size and time of change tell a file that was replaced."""
     return file_digest(path)
+
+
+def few(keys: Sequence[str]) -> str:
+    """The first of many tensor names, for a message."""
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")

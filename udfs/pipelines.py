@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from schemas.errors import ModelError
 from udfs import hub
-from udfs.model_files import WEIGHTS, digest_of, read_json, refuse_pickles, weight_files
+from udfs.model_files import WEIGHTS, digest_of, few, read_json, refuse_pickles, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -279,9 +279,9 @@ def _load_model(kind: Any, folder: Path, dtype: "torch.dtype") -> Any:
         info["missing_keys"]
     )
     if lacking:
-        shown = ", ".join(sorted(lacking)[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
         raise ModelError(
-            f"{folder}: its files lack weights of a {kind.__name__}: {shown}; save the whole model again"
+            f"{folder}: its files lack weights of a {kind.__name__}: {few(sorted(lacking))}; save the whole "
+            "model again"
         )
     return model
 

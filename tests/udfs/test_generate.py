@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import io
-import json
 import pickle
 import shutil
 
@@ -22,6 +21,7 @@ from tests.tiny_pipelines import (
     KINDS,
     LONG_PROMPT,
     SIZE,
+    change,
     furthest,
     generator_of,
     painter,
@@ -166,24 +166,20 @@ def test_a_scheduler_whose_noise_no_seed_reaches_is_refused_before_the_work(
     folders, tmp_path, scheduler, config
 ):
     folder = shutil.copytree(folders["flux_control"], tmp_path / "model")
-    _change(folder / "model_index.json", scheduler=["diffusers", scheduler])
-    _change(folder / "scheduler" / "scheduler_config.json", **config)
+    change(folder / "model_index.json", scheduler=["diffusers", scheduler])
+    change(folder / "scheduler" / "scheduler_config.json", **config)
     with pytest.raises(ModelError, match=rf"{scheduler} draws noise .* does not give it the image's seed"):
         generator_of(folder).check()
     sd = shutil.copytree(folders["sd_controlnet"], tmp_path / "sd")
-    _change(sd / "model_index.json", scheduler=["diffusers", "LCMScheduler"])
+    change(sd / "model_index.json", scheduler=["diffusers", "LCMScheduler"])
     generator_of(sd).check()
-
-
-def _change(file, **values):
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
 def test_a_negative_prompt_that_is_not_read_whole_is_refused(folders, files, tmp_path):
     with pytest.raises(ModelError, match=r"negative_prompt: has \d+ tokens, of which .* reads 32 and"):
         painter(folders["sd_controlnet"], files, negative_prompt=LONG_PROMPT)
     distilled = shutil.copytree(folders["sd_controlnet"], tmp_path / "lcm")
-    _change(distilled / "unet" / "config.json", time_cond_proj_dim=8)
+    change(distilled / "unet" / "config.json", time_cond_proj_dim=8)
     generator_of(distilled).check()
     with pytest.raises(ModelError, match=r"time_cond_proj_dim.* does not read a negative_prompt"):
         generator_of(distilled, negative_prompt="blurred").check()
@@ -252,70 +248,6 @@ def test_a_worker_with_another_file_than_the_fingerprint_s_says_which(folders, f
     config.write_text(config.read_text() + " ")
     with pytest.raises(ModelError, match=r"its scheduler on .* is not the one"):
         there.load(Worker("cpu", files))
-
-
-def test_a_controlnet_from_a_folder_of_its_own(folders, files, tmp_path):
-    whole = folders["flux_controlnet"]
-    base = tiny_pipelines.save(tiny_pipelines.flux_base(), tmp_path / "base")
-    with pytest.raises(ModelError, match="without a control image"):
-        generator_of(base).check()
-    generator = generator_of(base, controlnet=str(whole / "controlnet"))
-    rows = sample_rows(files, 2)
-    generator.check()
-    made = generator.load(Worker("cpu", files))(rows)
-    assert furthest(made.pixels, painter(whole, files)(rows).pixels) <= 1
-    with pytest.raises(ModelError, match=r"is no ControlNet: .* the class AutoencoderKL"):
-        painter(base, files, controlnet=str(whole / "vae"))
-
-
-@pytest.mark.parametrize(
-    ("kind", "net", "config", "said"),
-    [
-        (
-            "sd_controlnet",
-            "sdxl_controlnet/controlnet",
-            {},
-            "another base .* cross_attention_dim is 32, .* 16",
-        ),
-        (
-            "sd_controlnet",
-            "sdxl_controlnet/controlnet",
-            {"cross_attention_dim": 16},
-            "addition_embed_type is text_time, that of the unet is None",
-        ),
-        ("sd_controlnet", "flux_controlnet/controlnet", {}, "is a FluxControlNetModel; .* a ControlNetModel"),
-        ("flux_controlnet", "sd_controlnet/controlnet", {}, "is a ControlNetModel; .* a FluxControlNetModel"),
-        ("flux_controlnet", "flux_controlnet/controlnet", {"joint_attention_dim": 5}, "another base .* is 5"),
-        ("flux_controlnet", "flux_controlnet/controlnet", {"num_mode": 7}, "several modes"),
-        ("sdxl_controlnet", "sdxl_controlnet/controlnet", {"_class_name": "ControlNetUnionModel"}, "several"),
-        ("sd_controlnet", "sd_controlnet/unet", {}, "is no ControlNet: .* the class UNet2DConditionModel"),
-    ],
-)
-@pytest.mark.parametrize("own", [True, False])
-def test_a_controlnet_for_another_base_is_refused_before_the_work(
-    folders, tmp_path, kind, net, config, said, own
-):
-    """The pipeline's own as one that is added to it."""
-    root = folders[kind].parent
-    base = shutil.copytree(root / kind, tmp_path / "base")
-    shutil.rmtree(base / "controlnet")
-    place = shutil.copytree(root / net, base / "controlnet" if own else tmp_path / "net")
-    _change(place / "config.json", **config)
-    with pytest.raises(ModelError, match=said):
-        generator_of(base, **({} if own else {"controlnet": str(place)})).check()
-
-
-def test_a_controlnet_that_is_not_there_is_said_before_the_work(folders, tmp_path):
-    base = shutil.copytree(folders["flux_controlnet"], tmp_path / "base")
-    weights = base / "controlnet" / "diffusion_pytorch_model.safetensors"
-    with pytest.raises(ModelError, match=r"\.safetensors: is a file; a ControlNet is a folder"):
-        generator_of(base, controlnet=str(weights)).check()
-    _change(base / "model_index.json", controlnet=["diffusers", "FluxMultiControlNetModel"])
-    with pytest.raises(ModelError, match="has several ControlNets"):
-        generator_of(base).check()
-    _change(base / "model_index.json", controlnet=[None, None])
-    with pytest.raises(ModelError, match="has no ControlNet, which FluxControlNetPipeline paints with"):
-        generator_of(base).check()
 
 
 def test_a_base_without_channels_for_the_control_is_refused(files, tmp_path):
