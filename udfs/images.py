@@ -34,7 +34,7 @@ class Images(Udf):
     """
 
     name = "images"
-    version = 1
+    version = 2  # 1 kept the colours of a JPEG at half the resolution
     inputs = ("sample_id", "seed", "image_height", "image_width")
     outputs = IMAGES
     batch_rows = 1024

@@ -29,7 +29,8 @@ def encode(pixels: np.ndarray, form: Format, quality: int = 92, comment: str = "
         # Level 1 takes a third of the default's time and costs a few per cent of size on flat renders.
         image.save(out, "PNG", compress_level=1, pnginfo=facts)
     else:
-        image.save(out, "JPEG", quality=quality, comment=comment.encode())
+        # Colours at full resolution: at half of it, a shoe of a small figure takes those of the ground.
+        image.save(out, "JPEG", quality=quality, subsampling="4:4:4", comment=comment.encode())
     return out.getvalue()
 
 

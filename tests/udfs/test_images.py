@@ -172,6 +172,15 @@ def test_every_setting_of_the_generator_shapes_the_fingerprint():
     assert len(values) == 5
 
 
+def test_a_jpeg_keeps_the_colour_of_what_is_one_pixel_wide():
+    stripes = np.full((16, 16, 3), 120, np.uint8)
+    stripes[:, ::2] = (200, 60, 60)
+    seen, _ = decode(encode(stripes, "jpeg"), "stripes")
+    redness = np.ptp(seen.astype(int), axis=2).mean(0)
+    assert redness[::2].min() > 110
+    assert redness[1::2].max() < 30
+
+
 def test_hostile_and_damaged_pictures_are_refused():
     data = encode(np.zeros((16, 16, 3), np.uint8), "png")
     header = bytearray(data)
