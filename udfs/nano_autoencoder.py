@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from udfs import checkpoint
-from udfs.nano_recipes import Recipe, phase_at, steps_of
+from udfs.nano_recipes import Phase, Recipe, phase_at, steps_of
 from udfs.nano_renders import Pairs
 from udfs.nano_steps import LOG_EVERY, counts, half, parts, pixels, set_rate, shrunk, tell
 from udfs.pipelines import Pipe
@@ -22,29 +23,59 @@ _LATENT_NOISE = 0.05
 
 
 def train_vae(pipe: Pipe, pairs: Pairs, recipe: Recipe, work: Path, every: int) -> None:
-    """Trains the autoencoder in place, on pictures and control images, and sets its scale and shift."""
-    vae = pipe.vae.train().requires_grad_(True).to(memory_format=torch.channels_last)
+    """Trains the autoencoder in place, on pictures and control images, and sets its scale and shift.
+
+    At last the decoder goes on alone, on pictures: no control image is ever decoded. What the transformer
+    sees of a picture stays as it is.
+    """
+    vae = pipe.vae.train().to(memory_format=torch.channels_last)
+    whole = {name: recipe.facts[name] for name in ("model", "renders", "vae", "vae_rate", "seed")}
+    _fit(
+        vae, pairs, recipe.vae, recipe.vae_rate, [recipe.seed, 1], dict(vae.named_parameters()),
+        work / "vae.safetensors", whole, every, controls=_CONTROL_SHARE,
+    )  # fmt: skip
+    with torch.no_grad():
+        sample = pairs.pictures[: min(len(pairs), 256)]
+        latents = torch.cat([vae.encode(pixels(p, vae.device)).latent_dist.mode() for p in parts(sample, 32)])
+    vae.register_to_config(scaling_factor=float(1 / latents.std()), shift_factor=float(latents.mean()))
+    _fit(
+        vae, pairs, recipe.decoder.phases, recipe.decoder.rate, [recipe.seed, 4],
+        dict(vae.decoder.named_parameters()), work / "decoder.safetensors",
+        {**whole, "decoder": recipe.facts["decoder"]}, every, shoes=recipe.decoder.shoes,
+    )  # fmt: skip
+    vae.eval().requires_grad_(False)
+
+
+def _fit(
+    vae: nn.Module, pairs: Pairs, phases: Sequence[Phase], rate: float, seed: list[int],
+    parameters: Mapping[str, nn.Parameter], file: Path, identity: Mapping[str, object], every: int, *,
+    controls: float = 0.0, shoes: float = 0.0,
+) -> None:  # fmt: skip
+    """Trains these parameters and no others, from where the file's training stopped.
+
+    controls: share of control images; shoes: how much more feet count than they do anyway.
+    """
+    vae.requires_grad_(False)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
     # The half of the encoder's head that says how uncertain it is stays as it was built: not at all.
     channels = vae.config.latent_channels
-    parameters = dict(vae.named_parameters())
-    optimizer = torch.optim.AdamW(parameters.values(), lr=recipe.vae_rate, weight_decay=1e-4)
-    file = work / "vae.safetensors"
-    identity = {name: recipe.facts[name] for name in ("model", "renders", "vae", "vae_rate", "seed")}
-    steps = steps_of(recipe.vae)
+    optimizer = torch.optim.AdamW(parameters.values(), lr=rate, weight_decay=1e-4)
+    steps = steps_of(phases)
     step, _ = checkpoint.resume(file, identity, parameters, optimizer)
-    journal = TrainingLog(work / "vae", step)
+    journal = TrainingLog(file.with_suffix(""), step)
     sums, began = [0.0, 0.0], time.perf_counter()
     while step < steps:
-        rng = np.random.default_rng([recipe.seed, 1, step])
-        phase = phase_at(recipe.vae, step)
+        rng = np.random.default_rng([*seed, step])
+        phase = phase_at(phases, step)
         rows = rng.choice(len(pairs), phase.batch, replace=False)
-        share = round(phase.batch * _CONTROL_SHARE)
+        share = round(phase.batch * controls)
         chosen = np.concatenate([pairs.controls[rows[:share]], pairs.pictures[rows[share:]]])
         pictures = pixels(shrunk(chosen, phase.size), vae.device)
-        weights = counts(pairs.controls[rows], pairs.keypoints[rows], phase.size)
+        weights = counts(pairs.controls[rows], pairs.keypoints[rows], phase.size, shoes)
         weight = torch.from_numpy(weights).to(vae.device).unflatten(1, (1, phase.size, phase.size))
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-        set_rate(optimizer, recipe.vae_rate, step, steps, 100)
+        set_rate(optimizer, rate, step, steps, 100)
         with half(vae.device):
             latents = vae.encode(pictures).latent_dist.mode()
         latents = latents.float()
@@ -69,17 +100,10 @@ def train_vae(pipe: Pipe, pairs: Pairs, recipe: Recipe, work: Path, every: int) 
         if step % LOG_EVERY == 0 or last:
             n = (step - 1) % LOG_EVERY + 1
             figures = {"loss": sums[0] / n, "psnr": -10 * math.log10(sums[1] / n / 4)}
-            tell(
-                journal, "autoencoder", step, {**figures, "seconds_a_step": (time.perf_counter() - began) / n}
-            )
+            tell(journal, file.stem, step, {**figures, "seconds_a_step": (time.perf_counter() - began) / n})
             sums, began = [0.0, 0.0], time.perf_counter()
         if step % every == 0 or last:
             checkpoint.save(file, step, identity, parameters, optimizer)
-    vae.eval().requires_grad_(False)
-    with torch.no_grad():
-        sample = pairs.pictures[: min(len(pairs), 256)]
-        latents = torch.cat([vae.encode(pixels(p, vae.device)).latent_dist.mode() for p in parts(sample, 32)])
-    vae.register_to_config(scaling_factor=float(1 / latents.std()), shift_factor=float(latents.mean()))
 
 
 def _weighted(difference: Tensor, weight: Tensor) -> Tensor:

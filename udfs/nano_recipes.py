@@ -48,6 +48,7 @@ class Recipe:
         model: sizes; see `udfs.nano_model`.
         renders: pictures that it learns from, of the model's size.
         vae: phases of the autoencoder.
+        decoder: phases in which its decoder goes on alone; its `shoes` are everybody's.
         text: steps of the text encoders on captions alone.
         transformer: stages of the transformer.
         vae_rate, text_rate: highest learning rates.
@@ -58,6 +59,7 @@ class Recipe:
     model: NanoConfig
     renders: int
     vae: tuple[Phase, ...]
+    decoder: Stage
     text: TextPhase
     transformer: tuple[Stage, ...]
     vae_rate: float = 2e-3
@@ -75,16 +77,19 @@ RECIPES: Mapping[str, Recipe] = {
         model=CONFIGS["128"],
         renders=16_384,
         vae=(Phase(64, 900, 32), Phase(128, 600, 16)),
+        decoder=Stage((Phase(128, 2_400, 16),), rate=1e-3, shoes=12.0),
         text=TextPhase(400, 128),
         transformer=(
             Stage((Phase(64, 1_600, 32, first=1 / 3), Phase(128, 4_800, 24, first=1 / 3))),
             Stage((Phase(128, 4_800, 24, first=1 / 3),), rate=1e-3, shoes=12.0),
+            Stage((Phase(128, 2_400, 24, first=1 / 3),), rate=1e-3, shoes=36.0),
         ),
     ),
     "192": Recipe(
         model=CONFIGS["192"],
         renders=65_536,
         vae=(Phase(96, 6_000, 64), Phase(192, 4_000, 32)),
+        decoder=Stage((Phase(192, 8_000, 32),), rate=1e-3, shoes=12.0),
         text=TextPhase(2_000, 256),
         transformer=(
             Stage((Phase(96, 40_000, 128, first=1 / 3), Phase(192, 20_000, 64, first=1 / 3))),
@@ -95,6 +100,7 @@ RECIPES: Mapping[str, Recipe] = {
         model=CONFIGS["tiny"],
         renders=64,
         vae=(Phase(32, 4, 4),),
+        decoder=Stage((Phase(32, 4, 4),), rate=1e-3, shoes=12.0),
         text=TextPhase(4, 4),
         transformer=(
             Stage((Phase(16, 2, 4), Phase(32, 2, 4, first=1 / 2))),

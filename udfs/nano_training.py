@@ -131,7 +131,8 @@ def train_transformer(
         trained.values(), lr=recipe.transformer[0].rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
     file = work / "transformer.safetensors"
-    identity = {name: value for name, value in recipe.facts.items() if name != "sampling_steps"}
+    unseen = ("decoder", "sampling_steps")
+    identity = {name: value for name, value in recipe.facts.items() if name not in unseen}
     everything = {**trained, **{f"average.{k}": v for k, v in kept.items()}}
     step, _ = checkpoint.resume(file, identity, everything, optimizer)
     network = KeypointNetwork.load(WEIGHTS)

@@ -60,9 +60,20 @@ def test_text_encoders_stay_as_they_were_taught(trained):
             assert torch.equal(value, taught[f"weights/{part}.{name}"].half()), name
 
 
+def test_the_decoder_goes_on_and_leaves_the_encoder_alone(trained):
+    out, work = trained
+    saved = load_file(out / "vae" / "diffusion_pytorch_model.safetensors")
+    before, after = (load_file(work / f"{name}.safetensors") for name in ("vae", "decoder"))
+    for name, value in saved.items():
+        part, _, rest = name.partition(".")
+        learnt = before[f"weights/{name}"] if part == "encoder" else after[f"weights/{rest}"]
+        assert torch.equal(value, learnt.half()), name
+    assert not torch.equal(before["weights/decoder.conv_in.weight"], after["weights/conv_in.weight"])
+
+
 def test_loss_and_grids_are_written_as_it_goes(trained):
     _, work = trained
-    for part, name in (("vae", "psnr"), ("transformer", "median_oks")):
+    for part, name in (("vae", "psnr"), ("decoder", "psnr"), ("transformer", "median_oks")):
         rows = [json.loads(line) for line in (work / part / "log.jsonl").read_text().splitlines()]
         assert any(name in row for row in rows), part
         assert any("loss" in row for row in rows), part
@@ -79,11 +90,11 @@ def test_a_killed_training_resumes_exactly(trained, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint, "save", dies)
-    for _ in range(3):  # in the autoencoder, in the text encoders, in the transformer
+    for _ in range(4):  # in the autoencoder, its decoder, the text encoders, the transformer
         with pytest.raises(KeyboardInterrupt):
             train(RECIPE, tmp_path / "out", tmp_path / "work", "cpu", every=2)
     train(RECIPE, tmp_path / "out", tmp_path / "work", "cpu", every=2)
-    assert [step for _, step in calls] == [2, 4, 2, 4, 2, 4, 6]
+    assert [step for _, step in calls] == [2, 4, 2, 4, 2, 4, 2, 4, 6]
     assert weights(tmp_path / "out") == weights(trained[0])
 
 
