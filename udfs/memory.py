@@ -3,11 +3,17 @@
 import gc
 import sys
 
-_SIGNS = ("DefaultCPUAllocator", "not enough memory", "out of memory", "can't allocate memory")
+_SIGNS = (
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "out of memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is Python's MemoryError, torch's for a GPU, or the RuntimeError of torch's CPU allocator.
+    """Whether it is Python's MemoryError, torch's for a GPU, or a RuntimeError of its CPU allocator or cuBLAS.
 
     torch is not imported for it, for the sake of those who do without it.
     """

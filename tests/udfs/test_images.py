@@ -262,6 +262,7 @@ class OutOfMemoryError(RuntimeError):
         MemoryError(),
         OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("not enough memory: you tried to allocate 99 bytes"),
     ],
 )
