@@ -16,7 +16,7 @@ from schemas.errors import ModelError, RowError
 from schemas.pipeline import DiffusionSettings
 from udfs import hub
 from udfs.generator import Generator, Paint, Painted
-from udfs.guidance import guidance_scale
+from udfs.guidance import guidance_scale, own_default
 from udfs.lora_stack import LoraFile, stack
 from udfs.model_files import digest_of, read_json
 from udfs.picture import decode
@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from udfs.prompts import Prompts
+
+
+_SCALES = (
+    ("true_cfg_scale", "true_cfg_scale"),
+    ("conditioning_scale", "controlnet_conditioning_scale"),
+)
+"""Settings and the call arguments that they are, whose defaults the pipeline has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +153,14 @@ class Diffusion(Generator):
         by_rounding = {"batch_rows", "compile", "offload"}
         asked = s.model_dump(mode="json", exclude=apart | by_rounding)
         weights = [a.weight for a in s.adapters]
+        folder = self._folder()
+        name = self._class_name(folder)
+        # Written down, what holds anyway is no other setting.
+        if s.pipeline == folder.class_name:
+            asked["pipeline"] = None
+        for setting, argument in _SCALES:
+            if asked[setting] is not None and asked[setting] == own_default(argument, name, folder):
+                asked[setting] = None
         return {**asked, "guidance_scale": self.guidance_scale, "adapter_weights": weights}
 
     def load(self, worker: Worker) -> Paint:

@@ -25,7 +25,12 @@ def guidance_scale(s: DiffusionSettings, class_name: str, folder: PipelineFolder
         return None
     if s.guidance_scale is not None:
         return s.guidance_scale
-    own = inspect.signature(pipeline_class(class_name, folder.path).__call__).parameters.get("guidance_scale")
+    return own_default("guidance_scale", class_name, folder)
+
+
+def own_default(argument: str, class_name: str, folder: PipelineFolder) -> float | None:
+    """What a pipeline's call takes for a number that it is not given; None where it takes none."""
+    own = inspect.signature(pipeline_class(class_name, folder.path).__call__).parameters.get(argument)
     return None if own is None or own.default is None else float(own.default)
 
 

@@ -234,7 +234,15 @@ def find_controlnet(model: str, revision: str | None = None) -> Path:
 
 
 def with_controlnet(class_name: str) -> str:
-    """The class that paints with a ControlNet what `class_name` paints without one."""
+    """The class that paints with a ControlNet what `class_name` paints without one.
+
+    Raises ModelError for one whose base reads the control image itself.
+    """
+    if re.search(r"Control(?!Net)", class_name):
+        raise ModelError(
+            f"{class_name} reads the control image itself and takes no ControlNet beside it; leave "
+            f"controlnet out, or name the class without (pipeline: {class_name.replace('Control', '')})"
+        )
     return class_name if "ControlNet" in class_name else class_name.replace("Pipeline", "ControlNetPipeline")
 
 

@@ -78,3 +78,17 @@ def test_a_controlnet_that_is_not_there_is_said_before_the_work(folders, tmp_pat
     change(base / "model_index.json", controlnet=[None, None])
     with pytest.raises(ModelError, match="has no ControlNet, which FluxControlNetPipeline paints with"):
         generator_of(base).check()
+
+
+def test_a_pipeline_that_reads_the_control_image_itself_takes_no_controlnet(folders):
+    net = str(folders["flux_controlnet"] / "controlnet")
+    with pytest.raises(ModelError, match=r"takes no ControlNet .*\(pipeline: FluxPipeline\)"):
+        generator_of(folders["flux_control"], controlnet=net).check()
+
+
+def test_what_holds_anyway_is_no_other_setting_for_being_written_down(folders):
+    def parameters(**settings):
+        return generator_of(folders["flux_controlnet"], **settings).parameters()
+
+    assert parameters(conditioning_scale=1.0, pipeline="FluxControlNetPipeline") == parameters()
+    assert parameters(conditioning_scale=0.9) != parameters()
