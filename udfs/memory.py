@@ -13,7 +13,7 @@ _SIGNS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is Python's MemoryError, torch's for a GPU, or a RuntimeError of its CPU allocator or cuBLAS.
+    """Whether it is MemoryError, torch's error for a GPU, or a RuntimeError of its CPU allocator or cuBLAS.
 
     torch is not imported for it, for the sake of those who do without it.
     """
