@@ -41,6 +41,9 @@ def align(
     steps: Annotated[int | None, typer.Option(help="training steps")] = None,
     beta: Annotated[float | None, typer.Option(help="how strongly it is held to the base")] = None,
     winner_weight: Annotated[float | None, typer.Option(help="weight of the winners' own loss")] = None,
+    reference_weight: Annotated[
+        float | None, typer.Option(help="weight of what its velocities differ from the base's")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="pairs of one forward pass")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="the highest of the schedule")] = None,
     rank: Annotated[int | None, typer.Option(help="of the LoRA")] = None,
@@ -61,6 +64,7 @@ def align(
         steps=steps,
         beta=beta,
         winner_weight=winner_weight,
+        reference_weight=reference_weight,
         batch_size=batch_size,
         learning_rate=learning_rate,
         rank=rank,

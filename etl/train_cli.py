@@ -96,6 +96,9 @@ def dpo(
     ] = None,
     beta: Annotated[float | None, typer.Option(help="how strongly it is held to the base")] = None,
     winner_weight: Annotated[float | None, typer.Option(help="weight of the winners' own loss")] = None,
+    reference_weight: Annotated[
+        float | None, typer.Option(help="weight of what its velocities differ from the base's")
+    ] = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
     gradient_accumulation: Accumulation = None,
@@ -114,6 +117,7 @@ def dpo(
         config,
         beta=beta,
         winner_weight=winner_weight,
+        reference_weight=reference_weight,
         steps=steps,
         batch_size=batch_size,
         gradient_accumulation=gradient_accumulation,

@@ -86,8 +86,20 @@ class DpoTraining(TrainingSettings):
         beta: how strongly the model is held to the one it starts from; higher holds more.
         winner_weight: weight of the winner's own flow-matching loss. The preference loss alone can be lowered
             by making losers worse and winners no better; this term pulls towards winners.
+        reference_weight: weight of the mean squared difference between the velocities of the model and of the
+            one it starts from. It holds what the preferences say nothing about, where `winner_weight` pulls
+            all seeds towards the few winners.
     """
 
     learning_rate: float = Field(default=5e-5, gt=0)
     beta: float = Field(default=100.0, gt=0)
     winner_weight: float = Field(default=0.0, ge=0)
+    reference_weight: float = Field(default=0.0, ge=0)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        facts = super().identity
+        if not self.reference_weight:
+            # Trainings that began before there was one go on.
+            del facts["reference_weight"]
+        return facts

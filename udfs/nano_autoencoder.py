@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def train_vae(pipe: Pipe, pairs: Pairs, recipe: Recipe, work: Path, every: int) 
 
 
 def _fit(
-    vae: nn.Module, pairs: Pairs, phases: Sequence[Phase], rate: float, seed: list[int],
+    vae: Any, pairs: Pairs, phases: Sequence[Phase], rate: float, seed: list[int],
     parameters: Mapping[str, nn.Parameter], file: Path, identity: Mapping[str, object], every: int, *,
     controls: float = 0.0, shoes: float = 0.0,
 ) -> None:  # fmt: skip

@@ -42,29 +42,44 @@ class ControlObjective:
 
 @dataclass(frozen=True)
 class DpoObjective:
-    """Flow-DPO of pairs. The reference is the same transformer without the LoRA that is trained."""
+    """Flow-DPO of pairs. The reference is the same transformer without the LoRA that is trained.
+
+    winner_weight, reference_weight: see `schemas.training.DpoTraining`.
+    """
 
     flow: Flow
     size: tuple[int, int]
     lora: Lora
     beta: float
     winner_weight: float = 0.0
+    reference_weight: float = 0.0
 
     def __call__(
         self, model: nn.Module, batch: Batch, noise: Tensor, levels: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        with self.lora.left_out(), torch.no_grad():
-            reference = self.errors(model, batch, noise, levels)
-        trained = self.errors(model, batch, noise, levels)
-        found = preference_loss(trained, reference, beta=self.beta, winner_weight=self.winner_weight)
-        return found.loss, {name: value.detach() for name, value in vars(found).items()}
-
-    def errors(self, model: nn.Module, batch: Batch, noise: Tensor, levels: Tensor) -> Errors:
-        """Of winners and losers, both at the same noise and levels."""
         pictures = torch.cat([batch.latents[:, 0], batch.latents[:, 1]])
-        noises, both = noise.repeat(2, 1, 1), levels.repeat(2)
+        noises = noise.repeat(2, 1, 1)
+
+        def errors(said: Tensor) -> Errors:
+            return Errors(*velocity_error(said, pictures, noises).chunk(2))
+
+        with self.lora.left_out(), torch.no_grad():
+            before = self.velocity(model, batch, pictures, noises, levels)
+        said = self.velocity(model, batch, pictures, noises, levels)
+        found = preference_loss(
+            errors(said), errors(before), beta=self.beta, winner_weight=self.winner_weight
+        )
+        drift = (said.float() - before.float()).square().mean()
+        loss = found.loss + self.reference_weight * drift if self.reference_weight else found.loss
+        return loss, {
+            name: value.detach() for name, value in (vars(found) | {"loss": loss, "drift": drift}).items()
+        }
+
+    def velocity(
+        self, model: nn.Module, batch: Batch, pictures: Tensor, noises: Tensor, levels: Tensor
+    ) -> Tensor:
+        """(2B, L, C) what the model says of B winners and B losers, both at the same noise and levels."""
+        both = levels.repeat(2)
         prompts = Prompts(batch.prompts.tokens.repeat(2, 1, 1), batch.prompts.pooled.repeat(2, 1))
         points, control = noised(pictures, noises, both), batch.control.repeat(2, 1, 1)
-        said = self.flow.velocity(points, control, prompts, both, self.size, model)
-        winner, loser = velocity_error(said, pictures, noises).chunk(2)
-        return Errors(winner, loser)
+        return self.flow.velocity(points, control, prompts, both, self.size, model)

@@ -91,7 +91,7 @@ def objective_of(
     if not isinstance(settings, DpoTraining):
         return ControlObjective(flow, size)
     assert isinstance(part, Lora)
-    return DpoObjective(flow, size, part, settings.beta, settings.winner_weight)
+    return DpoObjective(flow, size, part, settings.beta, settings.winner_weight, settings.reference_weight)
 
 
 def train(

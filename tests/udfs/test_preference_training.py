@@ -89,7 +89,7 @@ def base(tmp_path_factory):
     torch.set_num_threads(before)
 
 
-def aligned(flow, folder, name, bright=True, winner_weight=0.0):
+def aligned(flow, folder, name, bright=True, **weights):
     """Brightness after a preference training, and what was logged last."""
     pairs = [(f"{0.6 + 0.3 * i / 16:.3f} {i}", f"{0.1 + 0.3 * i / 16:.3f} {i}") for i in range(16)]
     pairs = pairs if bright else [pair[::-1] for pair in pairs]
@@ -99,8 +99,8 @@ def aligned(flow, folder, name, bright=True, winner_weight=0.0):
         batch_size=8,
         learning_rate=1e-3,
         beta=20.0,
-        winner_weight=winner_weight,
         tensorboard=False,
+        **weights,
     )
     lora = Lora.add(flow, name, rank=8, alpha=8.0, targets=settings.targets, seed=0)
     values = fit(flow, lora, settings, rows, folder)
@@ -123,3 +123,6 @@ def test_what_is_painted_moves_to_what_is_preferred(base, tmp_path):
     _, weighted = aligned(base, tmp_path / "weighted", "weighted", winner_weight=5.0)
     assert weighted["winner_change"] < values["winner_change"] / 2
     assert weighted["accuracy"] > 0.9
+    gently, held = aligned(base, tmp_path / "held", "held", reference_weight=200.0)
+    assert held["drift"] < values["drift"] / 2
+    assert before < gently < lighter

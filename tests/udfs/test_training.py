@@ -14,7 +14,7 @@ from schemas.errors import ConfigError, ModelError, StageError
 from schemas.training import ControlTraining, DpoTraining
 from udfs.adapters import LINEAGE_KEY, LORA_FILE, Lora, Whole, expand_for_control
 from udfs.encoded import Rows, encode
-from udfs.flow_matching import Flow
+from udfs.flow_matching import Flow, noised
 from udfs.nano_model import TINY, build
 from udfs.objectives import DpoObjective
 from udfs.training import Split, open_accelerator, order, rate, train
@@ -114,7 +114,7 @@ def log_of(folder):
         (ControlTraining, {"schedule": "cosine", "warmup_steps": 2, "gradient_accumulation": 2}),
         (ControlTraining, {"full": True, "weight_decay": 0.1}),
         (ControlTraining, {"mixed_precision": "bf16", "gradient_checkpointing": True}),
-        (DpoTraining, {"winner_weight": 0.1}),
+        (DpoTraining, {"winner_weight": 0.1, "reference_weight": 0.1}),
     ],
 )
 def test_a_training_that_was_killed_ends_in_the_same_weights_bit_for_bit(tmp_path, kind, more):
@@ -203,6 +203,37 @@ def test_winner_and_loser_meet_the_same_noise_level_control_and_prompt(tmp_path)
     # The rows differ from each other, or equal halves would say nothing of their order.
     assert not torch.equal(batch.latents[:, 0], batch.latents[:, 1])
     assert not torch.equal(batch.prompts.tokens[0], batch.prompts.tokens[1])
+
+
+def test_the_reference_weight_adds_what_the_velocities_moved(tmp_path):
+    """By hand: the mean square of what the LoRA changes in the velocities of winners and losers."""
+    flow = tiny()
+    lora = add(flow, "dpo")
+    randomize(lora, 3)
+    batch = encoded(flow, tmp_path, pairs=True).batch(np.arange(3), "cpu")
+    noise, levels = torch.randn(3, 16, 16), torch.tensor([0.2, 0.5, 0.9])
+    size = (SIZE, SIZE)
+
+    def said(place):
+        points = noised(batch.latents[:, place], noise, levels)
+        return flow.velocity(points, batch.control, batch.prompts, levels, size, flow.transformer)
+
+    with torch.no_grad():
+        moved = [said(0), said(1)]
+        with lora.left_out():
+            drift = float(torch.cat([a - said(i) for i, a in enumerate(moved)]).square().mean())
+        free, found = DpoObjective(flow, size, lora, beta=100.0)(flow.transformer, batch, noise, levels)
+        held, _ = DpoObjective(flow, size, lora, beta=100.0, reference_weight=7.0)(
+            flow.transformer, batch, noise, levels
+        )
+    assert drift > 1e-4
+    assert float(found["drift"]) == pytest.approx(drift, rel=1e-4)
+    assert float(held - free) == pytest.approx(7 * drift, rel=1e-3)
+
+
+def test_a_training_from_before_there_was_a_reference_weight_goes_on():
+    assert "reference_weight" not in DpoTraining().identity
+    assert DpoTraining(reference_weight=1).identity["reference_weight"] == 1
 
 
 def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(tmp_path):
