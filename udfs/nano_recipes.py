@@ -108,7 +108,7 @@ RECIPES: Mapping[str, Recipe] = {
         ),
     ),
 }
-"""By what `--config` says: 128 takes three hours on two cores, 192 wants a GPU, tiny is for tests."""
+"""By what `--config` says: 128 takes hours on two cores (3.5), 192 wants a GPU, tiny is for tests."""
 
 
 def steps_of(phases: Sequence[Phase]) -> int:

@@ -44,7 +44,8 @@ class ControlObjective:
 class DpoObjective:
     """Flow-DPO of pairs. The reference is the same transformer without the LoRA that is trained.
 
-    winner_weight, reference_weight: see `schemas.training.DpoTraining`.
+    winner_weight, reference_weight: see `schemas.training.DpoTraining`. Logged are the `PreferenceLoss` and
+    `drift`, the mean squared difference of the velocities from the reference's.
     """
 
     flow: Flow
