@@ -42,7 +42,7 @@ def align(
     beta: Annotated[float | None, typer.Option(help="how strongly it is held to the base")] = None,
     winner_weight: Annotated[float | None, typer.Option(help="weight of the winners' own loss")] = None,
     reference_weight: Annotated[
-        float | None, typer.Option(help="weight of what its velocities differ from the base's")
+        float | None, typer.Option(help="weight of staying with the base at all noise levels")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="pairs of one forward pass")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="the highest of the schedule")] = None,

@@ -97,7 +97,7 @@ def dpo(
     beta: Annotated[float | None, typer.Option(help="how strongly it is held to the base")] = None,
     winner_weight: Annotated[float | None, typer.Option(help="weight of the winners' own loss")] = None,
     reference_weight: Annotated[
-        float | None, typer.Option(help="weight of what its velocities differ from the base's")
+        float | None, typer.Option(help="weight of staying with the base at all noise levels")
     ] = None,
     steps: Steps = None,
     batch_size: BatchSize = None,

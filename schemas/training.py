@@ -87,8 +87,9 @@ class DpoTraining(TrainingSettings):
         winner_weight: weight of the winner's own flow-matching loss. The preference loss alone can be lowered
             by making losers worse and winners no better; this term pulls towards winners.
         reference_weight: weight of the mean squared difference between the velocities of the model and of the
-            one it starts from. It holds what the preferences say nothing about, where `winner_weight` pulls
-            all seeds towards the few winners.
+            one it starts from, at levels from all of the sampler's way, whichever the pairs are learnt at. It
+            holds what the preferences say nothing about, where `winner_weight` pulls all seeds towards the
+            few winners.
     """
 
     learning_rate: float = Field(default=5e-5, gt=0)
@@ -99,7 +100,10 @@ class DpoTraining(TrainingSettings):
     @property
     def identity(self) -> dict[str, object]:
         facts = super().identity
-        if not self.reference_weight:
+        if self.reference_weight:
+            # It held at the levels of the pairs alone once: such a training is another one.
+            facts["reference_levels"] = "sampler"
+        else:
             # Trainings that began before there was one go on.
             del facts["reference_weight"]
         return facts

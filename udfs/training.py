@@ -249,7 +249,7 @@ class _Run:
             shifted=settings.timestep_shift == "pipeline",
         ).to(device)
         with self.accelerator.autocast():
-            return self.objective(model, batch, noise, levels)
+            return self.objective(model, batch, noise, levels, generator)
 
 
 class _Means:

@@ -14,7 +14,7 @@ from schemas.errors import ConfigError, ModelError, StageError
 from schemas.training import ControlTraining, DpoTraining
 from udfs.adapters import LINEAGE_KEY, LORA_FILE, Lora, Whole, expand_for_control
 from udfs.encoded import Rows, encode
-from udfs.flow_matching import Flow, noised
+from udfs.flow_matching import Flow
 from udfs.nano_model import TINY, build
 from udfs.objectives import DpoObjective
 from udfs.training import Split, open_accelerator, order, rate, train
@@ -187,7 +187,7 @@ def test_winner_and_loser_meet_the_same_noise_level_control_and_prompt(tmp_path)
     rng = torch.Generator().manual_seed(7)
     noise, levels = torch.randn(4, 16, 16, generator=rng), torch.tensor([0.2, 0.5, 0.7, 0.9])
     objective = DpoObjective(flow, (SIZE, SIZE), add(flow, "dpo"), beta=100.0)
-    objective(flow.transformer, batch, noise, levels)
+    objective(flow.transformer, batch, noise, levels, rng)
     assert len(flow.asked) == 2, "the reference and the trained model"
     for points, control, prompts, seen in flow.asked:
         for both in (control, prompts.tokens, prompts.pooled, seen):
@@ -205,35 +205,79 @@ def test_winner_and_loser_meet_the_same_noise_level_control_and_prompt(tmp_path)
     assert not torch.equal(batch.prompts.tokens[0], batch.prompts.tokens[1])
 
 
-def test_the_reference_weight_adds_what_the_velocities_moved(tmp_path):
-    """By hand: the mean square of what the LoRA changes in the velocities of winners and losers."""
-    flow = tiny()
+def test_the_reference_weight_adds_what_the_velocities_moved_all_along_the_sampler(tmp_path):
+    """By hand, at the noise and levels that it drew: the mean square of what the LoRA changes."""
+    plain = tiny()
+    flow = Recorded(plain.pipeline, plain.guidance_scale, plain.max_sequence_length)
     lora = add(flow, "dpo")
     randomize(lora, 3)
-    batch = encoded(flow, tmp_path, pairs=True).batch(np.arange(3), "cpu")
-    noise, levels = torch.randn(3, 16, 16), torch.tensor([0.2, 0.5, 0.9])
+    batch = encoded(flow, tmp_path, pairs=True).batch(np.arange(4), "cpu")
+    noise, levels = torch.randn(4, 16, 16), torch.full((4,), 0.999)
     size = (SIZE, SIZE)
 
-    def said(place):
-        points = noised(batch.latents[:, place], noise, levels)
-        return flow.velocity(points, batch.control, batch.prompts, levels, size, flow.transformer)
+    def objective(**weight):
+        generator = torch.Generator().manual_seed(5)
+        return DpoObjective(flow, size, lora, beta=100.0, **weight)(
+            flow.transformer, batch, noise, levels, generator
+        )
 
     with torch.no_grad():
-        moved = [said(0), said(1)]
+        free, found = objective()
+        assert "held_drift" not in found
+        flow.asked.clear()
+        held, found = objective(reference_weight=7.0)
+        points, control, prompts, drawn = flow.asked[-1]
+        assert torch.equal(points, flow.asked[-2][0]), "model and reference are asked the same"
+        assert torch.equal(control, batch.control)
+        assert torch.equal(prompts.tokens, batch.prompts.tokens)
+        moved = flow.velocity(points, control, prompts, drawn, size, flow.transformer)
         with lora.left_out():
-            drift = float(torch.cat([a - said(i) for i, a in enumerate(moved)]).square().mean())
-        free, found = DpoObjective(flow, size, lora, beta=100.0)(flow.transformer, batch, noise, levels)
-        held, _ = DpoObjective(flow, size, lora, beta=100.0, reference_weight=7.0)(
-            flow.transformer, batch, noise, levels
-        )
+            moved = moved - flow.velocity(points, control, prompts, drawn, size, flow.transformer)
+    drift = float(moved.square().mean())
     assert drift > 1e-4
-    assert float(found["drift"]) == pytest.approx(drift, rel=1e-4)
+    assert float(found["held_drift"]) == pytest.approx(drift, rel=1e-4)
     assert float(held - free) == pytest.approx(7 * drift, rel=1e-3)
+    assert len(set(drawn.tolist())) == 4
+    assert float(drawn.min()) < 0.9, "not the levels of the pairs"
+
+
+def test_the_reference_is_held_at_levels_as_dense_as_the_samplers(tmp_path):
+    plain = tiny()
+    flow = Recorded(plain.pipeline, plain.guidance_scale, plain.max_sequence_length)
+    batch = encoded(flow, tmp_path, pairs=True).batch(np.arange(4), "cpu")
+    objective = DpoObjective(flow, (SIZE, SIZE), add(flow, "dpo"), beta=100.0, reference_weight=1.0)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for _ in range(100):
+            objective.held_drift(flow.transformer, batch, generator)
+    drawn = torch.cat([levels for *_, levels in flow.asked[1::2]])
+    scheduler = flow.pipeline.scheduler
+    mu = None
+    if scheduler.config.use_dynamic_shifting:
+        mu = math.log(float(flow.shift(torch.tensor(0.5), batch.control.shape[1]) ** -1 - 1) ** -1)
+    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / 400, 400), mu=mu)
+    sampled = scheduler.sigmas[:-1]
+    for share in (0.1, 0.5, 0.9):
+        assert float(drawn.quantile(share)) == pytest.approx(float(sampled.quantile(share)), abs=0.05)
+    # Winners and losers alike.
+    points = torch.stack([points for points, *_ in flow.asked[1::2]])
+    t = torch.stack([levels for *_, levels in flow.asked[1::2]])
+    near = (t < 0.02).nonzero()
+    assert len(near)
+    chosen = {
+        int((batch.latents[row] - points[step, row]).square().mean((1, 2)).argmin()) for step, row in near
+    }
+    assert chosen == {0, 1}
 
 
 def test_a_training_from_before_there_was_a_reference_weight_goes_on():
     assert "reference_weight" not in DpoTraining().identity
     assert DpoTraining(reference_weight=1).identity["reference_weight"] == 1
+
+
+def test_a_training_that_was_held_at_the_levels_of_its_pairs_alone_is_another_one():
+    assert DpoTraining(reference_weight=1).identity["reference_levels"] == "sampler"
+    assert "reference_levels" not in DpoTraining().identity
 
 
 def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(tmp_path):
@@ -352,14 +396,15 @@ def test_the_reference_of_a_preference_training_keeps_the_control_lora(tmp_path)
     objective = DpoObjective(flow, (SIZE, SIZE), lora, beta=100.0)
     batch = rows.batch(np.arange(3), "cpu")
     noise, levels = torch.randn(3, 16, 16), torch.tensor([0.2, 0.5, 0.9])
-    assert float(objective(flow.transformer, batch, noise, levels)[0].detach()) != pytest.approx(
+    rng = torch.Generator()
+    assert float(objective(flow.transformer, batch, noise, levels, rng)[0].detach()) != pytest.approx(
         math.log(2), abs=1e-4
     )
     with torch.no_grad():
         for name, parameter in lora.parameters().items():
             if "lora_B" in name:
                 parameter.zero_()
-    loss, found = objective(flow.transformer, batch, noise, levels)
+    loss, found = objective(flow.transformer, batch, noise, levels, rng)
     assert float(loss.detach()) == pytest.approx(math.log(2), abs=1e-6)
     assert float(found["winner_change"]) == float(found["loser_change"]) == 0
     loss.backward()
