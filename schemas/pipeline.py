@@ -194,7 +194,10 @@ class Pipeline(_Settings):
     plan: Plan = Plan()
     curriculum: Curriculum | None = None
     body: BodySettings = BodySettings()
-    generator: GeneratorSettings = DiffusionSettings(adapters=(AdapterSettings(name=DPO, path="nano-dpo"),))
+    # What the weight of the nano model's own adapter does is measured in udfs/weights/nano_dpo.md.
+    generator: GeneratorSettings = DiffusionSettings(
+        adapters=(AdapterSettings(name=DPO, path="nano-dpo", weight=4),)
+    )
     image: ImageSettings = ImageSettings()
     metrics: MetricSettings = MetricSettings()
     policy: str = "strict"
