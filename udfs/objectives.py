@@ -1,5 +1,6 @@
 """What a training step minimises: the flow-matching loss of a picture, or the preference loss of a pair."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,9 +67,7 @@ class DpoObjective:
         def errors(said: Tensor) -> Errors:
             return Errors(*velocity_error(said, pictures, noises).chunk(2))
 
-        with self.lora.left_out(), torch.no_grad():
-            before = self.velocity(model, batch, pictures, noises, levels)
-        said = self.velocity(model, batch, pictures, noises, levels)
+        said, before = self._both(lambda: self.velocity(model, batch, pictures, noises, levels))
         found = preference_loss(
             errors(said), errors(before), beta=self.beta, winner_weight=self.winner_weight
         )
@@ -91,13 +90,16 @@ class DpoObjective:
         drawn = 1 - torch.rand(count, generator=generator)
         levels = self.flow.shift(drawn, pictures.shape[1]).to(device)
         points = noised(pictures, noise, levels)
+        said, before = self._both(
+            lambda: self.flow.velocity(points, batch.control, batch.prompts, levels, self.size, model)
+        )
+        return _difference(said, before)
 
-        def said() -> Tensor:
-            return self.flow.velocity(points, batch.control, batch.prompts, levels, self.size, model)
-
+    def _both(self, ask: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+        """What the trained model says, and the reference."""
         with self.lora.left_out(), torch.no_grad():
-            before = said()
-        return _difference(said(), before)
+            before = ask()
+        return ask(), before
 
     def velocity(
         self, model: nn.Module, batch: Batch, pictures: Tensor, noises: Tensor, levels: Tensor

@@ -1,26 +1,31 @@
-import copy
 import json
 import math
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxControlPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from schemas.errors import ConfigError, ModelError, StageError
 from schemas.training import ControlTraining, DpoTraining
-from udfs.adapters import LINEAGE_KEY, LORA_FILE, Lora, Whole, expand_for_control
-from udfs.encoded import Rows, encode
+from tests.tiny_training import (
+    SIZE,
+    add,
+    encoded,
+    picture,
+    rows_of,
+    settings_of,
+    tiny,
+    trained,
+    velocity,
+    weights,
+)
+from udfs.adapters import LINEAGE_KEY, LORA_FILE, Whole, expand_for_control
+from udfs.encoded import encode
 from udfs.flow_matching import Flow
-from udfs.nano_model import TINY, build
-from udfs.objectives import DpoObjective
-from udfs.training import Split, open_accelerator, order, rate, train
-
-SIZE = 32
-CAPTIONS = ("a woman in a red shirt", "a man on a beach", "a child at night")
+from udfs.nano_model import TINY
+from udfs.training import open_accelerator, order, rate
 
 
 @pytest.fixture(autouse=True)
@@ -29,79 +34,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@cache
-def _base(seed):
-    return build(TINY, seed)
-
-
-def tiny(control=True, seed=0):
-    """A flow around a tiny pipeline; without control, its transformer reads the image's latents alone."""
-    parts = dict(_base(seed).components)
-    pipe = FluxControlPipeline(**parts | {"transformer": copy.deepcopy(parts["transformer"])})
-    pipe.set_progress_bar_config(disable=True)
-    if not control:
-        old = pipe.transformer.x_embedder
-        new = torch.nn.Linear(16, old.out_features)
-        new.load_state_dict({"weight": old.weight[:, :16].detach(), "bias": old.bias.detach()})
-        pipe.transformer.x_embedder = new
-        pipe.transformer.register_to_config(in_channels=16, out_channels=16)
-    return Flow(pipe, max_sequence_length=TINY.text_length)
-
-
-def picture(name):
-    """Pixels by a name such as "image 3": noise around a brightness."""
-    kind, number = name.split()
-    rng = np.random.default_rng([len(kind), int(number)])
-    return rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-
-
-def rows_of(n, pairs=False):
-    images = [(f"winner {i}", f"loser {i}") if pairs else (f"image {i}",) for i in range(n)]
-    prompts = [CAPTIONS[i % 3] for i in range(n)]
-    return Rows(images, [f"control {i // 2}" for i in range(n)], prompts, np.arange(n))
-
-
-def encoded(flow, folder, n=7, pairs=False, read=picture):
-    return encode(flow, rows_of(n, pairs), read, folder / "encoded", "key")
-
-
-def settings_of(kind=ControlTraining, **given):
-    facts = {"steps": 6, "batch_size": 2, "learning_rate": 1e-2, "tensorboard": False, "log_every": 1}
-    lora = {} if given.get("full") else {"rank": 4}
-    return kind(**{**facts, **lora, "checkpoint_every": 2, **given})
-
-
-def add(flow, name="trained", settings=None):
-    s = settings or settings_of()
-    return Lora.add(flow, name, rank=s.rank, alpha=s.alpha, targets=s.targets, seed=s.seed)
-
-
-def trained(folder, settings=None, flow=None, pairs=False, **more):
-    """A training in a folder from the start or from its checkpoint; the flow and what it trained."""
-    folder.mkdir(exist_ok=True)
-    settings, flow = settings or settings_of(), flow or tiny()
-    rows = encoded(flow, folder, pairs=pairs)
-    part = Whole.of(flow) if getattr(settings, "full", False) else add(flow, settings=settings)
-    split = Split(np.arange(5), np.arange(5, 7))
-    done = train(
-        flow, part, rows, split, settings, folder, open_accelerator(settings, cpu=True),
-        data={"rows": "these"}, **more,
-    )  # fmt: skip
-    return flow, part, done
-
-
-def weights(part):
-    return {name: p.detach().clone() for name, p in part.parameters().items()}
-
-
-def velocity(flow, seed=0):
-    rng = torch.Generator().manual_seed(seed)
-    latents, control = torch.randn(2, 2, 16, 16, generator=rng)
-    with torch.no_grad():
-        prompts = flow.encode_prompts(["a man", "a woman"])
-        return flow.velocity(latents, control, prompts, torch.tensor([0.3, 0.8]), (SIZE, SIZE))
 
 
 def log_of(folder):
@@ -169,105 +101,6 @@ def test_a_checkpoint_beyond_the_steps_that_are_asked_for_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"at step 3, beyond the 2 that are asked for; .*--out another"):
         trained(tmp_path, settings_of(steps=2))
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
-
-
-class Recorded(Flow):
-    """A flow that notes what its transformer is asked."""
-
-    def velocity(self, latents, control, prompts, levels, size, transformer=None):
-        self.__dict__.setdefault("asked", []).append((latents, control, prompts, levels))
-        return super().velocity(latents, control, prompts, levels, size, transformer)
-
-
-def test_winner_and_loser_meet_the_same_noise_level_control_and_prompt(tmp_path):
-    """What differs between the halves besides the pictures would be learnt as if it were preferred."""
-    plain = tiny()
-    flow = Recorded(plain.pipeline, plain.guidance_scale, plain.max_sequence_length)
-    batch = encoded(flow, tmp_path, pairs=True).batch(np.arange(1, 5), "cpu")
-    rng = torch.Generator().manual_seed(7)
-    noise, levels = torch.randn(4, 16, 16, generator=rng), torch.tensor([0.2, 0.5, 0.7, 0.9])
-    objective = DpoObjective(flow, (SIZE, SIZE), add(flow, "dpo"), beta=100.0)
-    objective(flow.transformer, batch, noise, levels, rng)
-    assert len(flow.asked) == 2, "the reference and the trained model"
-    for points, control, prompts, seen in flow.asked:
-        for both in (control, prompts.tokens, prompts.pooled, seen):
-            winner, loser = both.chunk(2)
-            assert torch.equal(winner, loser)
-        t = levels.view(-1, 1, 1)
-        for half, place in zip(points.chunk(2), (0, 1), strict=True):
-            drawn = (half - (1 - t) * batch.latents[:, place]) / t
-            torch.testing.assert_close(drawn, noise, rtol=0, atol=1e-4)
-        assert torch.equal(seen[:4], levels)
-        assert torch.equal(control[:4], batch.control)
-        assert torch.equal(prompts.tokens[:4], batch.prompts.tokens)
-    # The rows differ from each other, or equal halves would say nothing of their order.
-    assert not torch.equal(batch.latents[:, 0], batch.latents[:, 1])
-    assert not torch.equal(batch.prompts.tokens[0], batch.prompts.tokens[1])
-
-
-def test_the_reference_weight_adds_what_the_velocities_moved_all_along_the_sampler(tmp_path):
-    """By hand, at the noise and levels that it drew: the mean square of what the LoRA changes."""
-    plain = tiny()
-    flow = Recorded(plain.pipeline, plain.guidance_scale, plain.max_sequence_length)
-    lora = add(flow, "dpo")
-    randomize(lora, 3)
-    batch = encoded(flow, tmp_path, pairs=True).batch(np.arange(4), "cpu")
-    noise, levels = torch.randn(4, 16, 16), torch.full((4,), 0.999)
-    size = (SIZE, SIZE)
-
-    def objective(**weight):
-        generator = torch.Generator().manual_seed(5)
-        return DpoObjective(flow, size, lora, beta=100.0, **weight)(
-            flow.transformer, batch, noise, levels, generator
-        )
-
-    with torch.no_grad():
-        free, found = objective()
-        assert "held_drift" not in found
-        flow.asked.clear()
-        held, found = objective(reference_weight=7.0)
-        points, control, prompts, drawn = flow.asked[-1]
-        assert torch.equal(points, flow.asked[-2][0]), "model and reference are asked the same"
-        assert torch.equal(control, batch.control)
-        assert torch.equal(prompts.tokens, batch.prompts.tokens)
-        moved = flow.velocity(points, control, prompts, drawn, size, flow.transformer)
-        with lora.left_out():
-            moved = moved - flow.velocity(points, control, prompts, drawn, size, flow.transformer)
-    drift = float(moved.square().mean())
-    assert drift > 1e-4
-    assert float(found["held_drift"]) == pytest.approx(drift, rel=1e-4)
-    assert float(held - free) == pytest.approx(7 * drift, rel=1e-3)
-    assert len(set(drawn.tolist())) == 4
-    assert float(drawn.min()) < 0.9, "not the levels of the pairs"
-
-
-def test_the_reference_is_held_at_levels_as_dense_as_the_samplers(tmp_path):
-    plain = tiny()
-    flow = Recorded(plain.pipeline, plain.guidance_scale, plain.max_sequence_length)
-    batch = encoded(flow, tmp_path, pairs=True).batch(np.arange(4), "cpu")
-    objective = DpoObjective(flow, (SIZE, SIZE), add(flow, "dpo"), beta=100.0, reference_weight=1.0)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for _ in range(100):
-            objective.held_drift(flow.transformer, batch, generator)
-    drawn = torch.cat([levels for *_, levels in flow.asked[1::2]])
-    scheduler = flow.pipeline.scheduler
-    mu = None
-    if scheduler.config.use_dynamic_shifting:
-        mu = math.log(float(flow.shift(torch.tensor(0.5), batch.control.shape[1]) ** -1 - 1) ** -1)
-    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / 400, 400), mu=mu)
-    sampled = scheduler.sigmas[:-1]
-    for share in (0.1, 0.5, 0.9):
-        assert float(drawn.quantile(share)) == pytest.approx(float(sampled.quantile(share)), abs=0.05)
-    # Winners and losers alike.
-    points = torch.stack([points for points, *_ in flow.asked[1::2]])
-    t = torch.stack([levels for *_, levels in flow.asked[1::2]])
-    near = (t < 0.02).nonzero()
-    assert len(near)
-    chosen = {
-        int((batch.latents[row] - points[step, row]).square().mean((1, 2)).argmin()) for step, row in near
-    }
-    assert chosen == {0, 1}
 
 
 def test_a_training_from_before_there_was_a_reference_weight_goes_on():
@@ -361,54 +194,6 @@ def test_a_new_lora_changes_nothing_and_trains_itself_alone():
     assert all(".lora_" in name for name in trainable)
     layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trainable}
     assert layers == {"to_q", "to_k", "to_v", "0"}
-
-
-def randomize(lora, seed, scale=0.3):
-    rng = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in lora.parameters().values():
-            parameter.copy_(torch.randn(parameter.shape, generator=rng) * scale)
-
-
-def test_the_reference_of_a_preference_training_keeps_the_control_lora(tmp_path):
-    flow = tiny(control=False)
-    control = add(flow, "control")
-    randomize(control, 1)
-    flow.transformer.set_adapters(["control"], [0.7])
-    with_control = velocity(flow)
-    lora = add(flow, "dpo")
-    assert lora.others == ("control",)
-    assert all(".dpo." in n for n, p in flow.transformer.named_parameters() if p.requires_grad)
-    torch.testing.assert_close(velocity(flow), with_control, rtol=0, atol=0)
-    randomize(lora, 2)
-    with_both = velocity(flow)
-    assert float((with_both - with_control).abs().max()) > 1e-3
-    with lora.left_out():
-        torch.testing.assert_close(velocity(flow), with_control, rtol=0, atol=0)
-        assert not any(p.requires_grad for n, p in flow.transformer.named_parameters() if ".control." in n)
-    torch.testing.assert_close(velocity(flow), with_both, rtol=0, atol=0)
-    # What the reference must not be.
-    flow.transformer.disable_adapters()
-    assert float((velocity(flow) - with_control).abs().max()) > 1e-3
-    flow.transformer.enable_adapters()
-    # The objective asks that reference: with the LoRA at zero, loss ln 2 although control is on.
-    rows = encoded(flow, tmp_path, pairs=True)
-    objective = DpoObjective(flow, (SIZE, SIZE), lora, beta=100.0)
-    batch = rows.batch(np.arange(3), "cpu")
-    noise, levels = torch.randn(3, 16, 16), torch.tensor([0.2, 0.5, 0.9])
-    rng = torch.Generator()
-    assert float(objective(flow.transformer, batch, noise, levels, rng)[0].detach()) != pytest.approx(
-        math.log(2), abs=1e-4
-    )
-    with torch.no_grad():
-        for name, parameter in lora.parameters().items():
-            if "lora_B" in name:
-                parameter.zero_()
-    loss, found = objective(flow.transformer, batch, noise, levels, rng)
-    assert float(loss.detach()) == pytest.approx(math.log(2), abs=1e-6)
-    assert float(found["winner_change"]) == float(found["loser_change"]) == 0
-    loss.backward()
-    assert all(p.grad is None for n, p in flow.transformer.named_parameters() if ".control." in n)
 
 
 def test_a_preference_training_starts_at_ln_2_and_logs_winners_and_losers_apart(tmp_path):
